@@ -1,0 +1,1 @@
+"""Publish predictions and labels from a Python program."""

@@ -1,0 +1,541 @@
+"""The events: everything that services say to each other, one class for each fact.
+
+Every class is frozen, named in the past tense, and carries its own `type`, so that a value can be read without its
+headers. Unknown fields are ignored and new fields have defaults: a reader of yesterday reads the events of tomorrow,
+and the other way round. Times are RFC 3339 with an offset. Derived events name what they were derived from: `trigger`
+(the record that caused them) and `derived_from` (all log ranges that they were computed from).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+
+from tailrace_contracts.ranges import LogRange, LogRanges, Offset, Trigger
+from tailrace_contracts.spec import ModelSpec, Name
+
+Identifier = Annotated[str, Field(min_length=1, max_length=128)]
+FeatureValue = float | str | bool | None
+Arm = Literal["champion", "canary", "shadow", "external"]
+Stage = Literal["registered", "shadow", "canary", "champion", "rejected", "rolled-back", "retired"]
+
+
+class Value(BaseModel):
+    """A part of an event: frozen, readable by older and newer code."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Event(Value):
+    """A fact on a topic. `type` tells which one; `ce_type` is the same with the project's prefix."""
+
+    type: str
+    content_type: ClassVar[str] = "application/json"
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The value of `type`, such as `prediction-made`."""
+        return str(cls.model_fields["type"].default)
+
+    def encode(self) -> bytes:
+        """The JSON value that goes on the topic."""
+        return self.model_dump_json().encode()
+
+
+# ---------------------------------------------------------------- artefacts and evidence
+
+
+class ClaimCheck(Value):
+    """The pointer that stands for an artefact on a topic. The bytes are in the object store under their sha256."""
+
+    key: str = Field(description="place in the object store, `sha256/<digest>`; never a client's path or URI")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+    media_type: str
+
+
+class Lineage(Value):
+    """What a version was made from: enough to make it again."""
+
+    trained_on: LogRanges
+    examples: int = Field(ge=0)
+    spec_revision: int = Field(ge=1)
+    code_version: str
+    parameters: dict[str, Any] = {}
+    seed: int = 0
+    parent_version: int | None = None
+
+
+class Evidence(Value):
+    """Why a decision was taken: the event that said so, in one line for people."""
+
+    kind: Literal["comparison", "alert", "training", "command", "first-version"]
+    event_id: str
+    summary: str
+    derived_from: LogRanges = LogRanges()
+
+
+# ---------------------------------------------------------------- predictions and labels
+
+
+class ArmOutput(Value):
+    """What one arm answered. `probability` is that of the positive class."""
+
+    arm: Arm
+    prediction: int
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    version: int | None = Field(default=None, ge=1)
+    revision: int | None = Field(default=None, ge=0)
+
+
+class PredictionMade(Event):
+    """One inference: the question, and what each arm answered. On `prediction-events` and, valid, on `predictions`.
+
+    `served` is None for an observation without a prediction: history that is only to be learned from.
+    """
+
+    type: Literal["prediction-made"] = "prediction-made"
+    prediction_id: Identifier
+    model: Name
+    time: AwareDatetime
+    features: dict[str, FeatureValue]
+    served: ArmOutput | None = None
+    shadows: tuple[ArmOutput, ...] = ()
+    entity: str | None = Field(default=None, max_length=128)
+    latency_ms: float | None = Field(default=None, ge=0)
+
+
+class LabelGiven(Event):
+    """The truth for one prediction id. A second one with another value corrects the first."""
+
+    type: Literal["label-given"] = "label-given"
+    prediction_id: Identifier
+    model: Name
+    time: AwareDatetime
+    label: int
+
+
+class ExampleLabelled(Event):
+    """A prediction and its label, joined. `label_revision` counts corrections; a correction names the label it replaces."""
+
+    type: Literal["example-labelled"] = "example-labelled"
+    prediction_id: Identifier
+    model: Name
+    time: AwareDatetime = Field(description="the prediction's event time")
+    label_time: AwareDatetime
+    features: dict[str, FeatureValue]
+    label: int
+    label_revision: int = Field(default=0, ge=0)
+    replaces: int | None = None
+    served: ArmOutput | None = None
+    shadows: tuple[ArmOutput, ...] = ()
+    entity: str | None = None
+    trigger: Trigger
+    derived_from: LogRanges
+
+
+# ---------------------------------------------------------------- statistics
+
+
+class NumericalSummary(Value):
+    """Mergeable statistics of a numerical column. `m2` is the sum of squared deviations from the mean (Welford)."""
+
+    type: Literal["numerical"] = "numerical"
+    count: int = Field(default=0, ge=0, description="values present")
+    missing: int = Field(default=0, ge=0)
+    out_of_limits: int = Field(default=0, ge=0)
+    mean: float = 0.0
+    m2: float = 0.0
+    minimum: float | None = None
+    maximum: float | None = None
+    quantiles: str = Field(default="", description="a KLL sketch of the values, base64; empty when count is 0")
+
+
+class CategoricalSummary(Value):
+    """Mergeable statistics of a categorical column."""
+
+    type: Literal["categorical"] = "categorical"
+    count: int = Field(default=0, ge=0, description="values present")
+    missing: int = Field(default=0, ge=0)
+    unseen: int = Field(default=0, ge=0, description="values outside the spec's categories")
+    counts: dict[str, int] = {}
+
+
+ColumnSummary = Annotated[NumericalSummary | CategoricalSummary, Field(discriminator="type")]
+
+
+class WindowSpan(Value):
+    """A tumbling window of event time: [start, end)."""
+
+    start: AwareDatetime
+    end: AwareDatetime
+
+
+class PartialSummarised(Event):
+    """Cumulative statistics of one window as one source partition has seen it, through `through_offset`.
+
+    The columns are the features and, where present, `prediction`, `probability` and `latency_ms`. A later partial of
+    the same source and window replaces this one: applying it is a maximum over `through_offset`.
+    """
+
+    type: Literal["partial-summarised"] = "partial-summarised"
+    model: Name
+    spec_revision: int = Field(ge=1)
+    window: WindowSpan
+    source: LogRange = Field(description="the source log, from the window's first event through the last offset read")
+    events: int = Field(ge=0)
+    columns: dict[str, ColumnSummary]
+    watermark: AwareDatetime = Field(description="newest event time seen in the source partition, for this model")
+
+
+class WindowSummarised(Event):
+    """Statistics of one window over all partitions. `closed` once the watermark has passed its end and the lateness."""
+
+    type: Literal["window-summarised"] = "window-summarised"
+    model: Name
+    spec_revision: int = Field(ge=1)
+    window: WindowSpan
+    events: int = Field(ge=0)
+    columns: dict[str, ColumnSummary]
+    closed: bool
+    derived_from: LogRanges
+
+
+# ---------------------------------------------------------------- specs, training, versions
+
+
+class SpecApplied(Event):
+    """A model spec took effect; `spec_revision` counts the model's specs from 1."""
+
+    type: Literal["spec-applied"] = "spec-applied"
+    model: Name
+    spec_revision: int = Field(ge=1)
+    spec: ModelSpec
+    applied_by: str
+    time: AwareDatetime
+
+
+class TrainingRequested(Event):
+    """Please train in batch, on exactly these ranges of `labelled-examples` (empty: the newest `max_examples`)."""
+
+    type: Literal["training-requested"] = "training-requested"
+    run_id: Identifier
+    model: Name
+    spec_revision: int = Field(ge=1)
+    ranges: LogRanges = LogRanges()
+    reason: str
+    requested_by: str
+    time: AwareDatetime
+
+
+class TrainingProgressed(Event):
+    """How far a training run is. `failed` and `finished` are final."""
+
+    type: Literal["training-progressed"] = "training-progressed"
+    run_id: Identifier
+    model: Name
+    stage: Literal["started", "training", "evaluating", "exporting", "finished", "failed"]
+    epoch: int = Field(default=0, ge=0)
+    epochs: int = Field(default=0, ge=0)
+    loss: float | None = None
+    message: str = ""
+    ranges: LogRanges = LogRanges()
+    time: AwareDatetime
+
+
+class CandidateTrained(Event):
+    """A learner offers an artefact as a version. `continual` versions go on learning and publish revisions."""
+
+    type: Literal["candidate-trained"] = "candidate-trained"
+    run_id: Identifier
+    model: Name
+    learner: Literal["torch", "river"]
+    continual: bool
+    artefact: ClaimCheck
+    resume_artefact: ClaimCheck | None = None
+    reference: ClaimCheck | None = None
+    lineage: Lineage
+    metrics: dict[str, float] = {}
+    revision: int = Field(default=0, ge=0)
+    time: AwareDatetime
+
+
+class RevisionTrained(Event):
+    """A continual version learned on: its newest artefact, which is also the checkpoint that the learner resumes from."""
+
+    type: Literal["revision-trained"] = "revision-trained"
+    run_id: Identifier
+    model: Name
+    revision: int = Field(ge=0)
+    artefact: ClaimCheck
+    trained_on: LogRanges
+    examples: int = Field(ge=0)
+    time: AwareDatetime
+
+
+class VersionChanged(Event):
+    """The whole of one version as it now stands (compacted by model and version)."""
+
+    type: Literal["version-changed"] = "version-changed"
+    model: Name
+    version: int = Field(ge=1)
+    stage: Stage
+    run_id: Identifier
+    learner: Literal["torch", "river"]
+    continual: bool
+    revision: int = Field(default=0, ge=0)
+    artefact: ClaimCheck
+    reference: ClaimCheck | None = None
+    lineage: Lineage
+    metrics: dict[str, float] = {}
+    time: AwareDatetime
+
+
+class CanaryArm(Value):
+    """The version that answers `percent` of the traffic."""
+
+    version: int = Field(ge=1)
+    percent: int = Field(gt=0, le=100)
+
+
+class DeploymentChanged(Event):
+    """Who answers now: the whole deployment of a model (compacted by model). `sequence` grows by one each time."""
+
+    type: Literal["deployment-changed"] = "deployment-changed"
+    model: Name
+    sequence: int = Field(ge=1)
+    spec_revision: int = Field(ge=1)
+    champion: int | None = None
+    canary: CanaryArm | None = None
+    shadows: tuple[int, ...] = ()
+    reason: str
+    evidence: tuple[Evidence, ...] = ()
+    time: AwareDatetime
+
+
+# ---------------------------------------------------------------- monitoring
+
+
+class ArmsCompared(Event):
+    """Candidate against champion on the same labelled examples, by an anytime-valid sequential test.
+
+    `mean_difference` is champion's loss less candidate's (positive: the candidate is better), with its confidence
+    sequence at the rollout's error rate. `verdict` may be acted on whenever it is given.
+    """
+
+    type: Literal["arms-compared"] = "arms-compared"
+    evaluation_id: Identifier
+    model: Name
+    champion: int
+    candidate: int
+    stage: Literal["shadow", "canary"]
+    examples: int = Field(ge=0)
+    stage_examples: int = Field(ge=0, description="examples since the candidate entered this stage")
+    champion_accuracy: float
+    candidate_accuracy: float
+    mean_difference: float
+    lower: float
+    upper: float
+    verdict: Literal["better", "worse", "undecided"]
+    derived_from: LogRanges
+    time: AwareDatetime
+
+
+class GroupRates(Value):
+    """One protected group in a cohort. Rates are None where their denominator is 0."""
+
+    attribute: str
+    group: str
+    examples: int
+    selection_rate: float | None = None
+    true_positive_rate: float | None = None
+    false_positive_rate: float | None = None
+    accuracy: float | None = None
+
+
+class PerformanceMeasured(Event):
+    """How the served predictions of one prediction-time cohort did, on the labels known so far."""
+
+    type: Literal["performance-measured"] = "performance-measured"
+    evaluation_id: Identifier
+    model: Name
+    cohort: WindowSpan
+    arm: Arm
+    version: int | None = None
+    examples: int
+    accuracy: float
+    groups: tuple[GroupRates, ...] = ()
+    derived_from: LogRanges
+    time: AwareDatetime
+
+
+class AlertRaised(Event):
+    """Something moved: what, by how much, since when, from which log ranges, and what it led to."""
+
+    type: Literal["alert-raised"] = "alert-raised"
+    alert_id: Identifier
+    model: Name
+    kind: Literal["feature-drift", "concept-drift", "performance", "fairness", "data-quality"]
+    subject: str = Field(description="the feature, version or group that moved")
+    statistic: str
+    value: float
+    threshold: float
+    since: AwareDatetime
+    message: str
+    led_to: str = ""
+    derived_from: LogRanges
+    time: AwareDatetime
+
+
+# ---------------------------------------------------------------- commands and audit
+
+
+class ApplySpec(Value):
+    """Make this the model's spec."""
+
+    command: Literal["apply-spec"] = "apply-spec"
+    spec: ModelSpec
+
+
+class PromoteVersion(Value):
+    """Make this version the champion."""
+
+    command: Literal["promote"] = "promote"
+    version: int = Field(ge=1)
+
+
+class RejectVersion(Value):
+    """Take this candidate out of shadow or canary for good."""
+
+    command: Literal["reject"] = "reject"
+    version: int = Field(ge=1)
+
+
+class RollbackModel(Value):
+    """Return to the champion before this one."""
+
+    command: Literal["rollback"] = "rollback"
+
+
+class TrainModel(Value):
+    """Train the model in batch on its newest examples."""
+
+    command: Literal["train"] = "train"
+
+
+Command = Annotated[
+    ApplySpec | PromoteVersion | RejectVersion | RollbackModel | TrainModel, Field(discriminator="command")
+]
+
+
+class CommandIssued(Event):
+    """A person or a tool asks the registry for something; the answer is the audit entry with the same command_id."""
+
+    type: Literal["command-issued"] = "command-issued"
+    command_id: Identifier
+    model: Name
+    command: Command
+    issued_by: str
+    reason: str = ""
+    time: AwareDatetime
+
+
+class AuditRecorded(Event):
+    """One link of the registry's audit chain: what was asked or decided, by whom, why, and whether it was done.
+
+    `sha256` is the digest of the entry's canonical JSON (keys sorted, no spaces) without `sha256` itself and with
+    `previous_sha256` in it.
+    """
+
+    type: Literal["audit-recorded"] = "audit-recorded"
+    sequence: int = Field(ge=1)
+    model: Name
+    actor: str
+    action: str
+    subject: str
+    outcome: Literal["done", "refused"]
+    reason: str
+    command_id: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+    time: AwareDatetime
+    previous_sha256: str
+    sha256: str
+
+
+class EventParked(Event):
+    """A record that could not be handled, whole, so that it can be replayed. Bytes are base64."""
+
+    type: Literal["event-parked"] = "event-parked"
+    topic: str
+    partition: Offset
+    offset: Offset
+    key: str | None
+    value: str | None
+    headers: tuple[tuple[str, str], ...] = ()
+    timestamp_ms: int
+    code: str = Field(description="one of a closed list, such as `unknown-model`")
+    reason: str = Field(description="one sentence for a person")
+    attempts: int = Field(ge=1)
+    service: str
+    role: str
+    model: str | None = None
+    time: AwareDatetime
+
+
+EVENTS: tuple[type[Event], ...] = (
+    PredictionMade,
+    LabelGiven,
+    ExampleLabelled,
+    PartialSummarised,
+    WindowSummarised,
+    SpecApplied,
+    TrainingRequested,
+    TrainingProgressed,
+    CandidateTrained,
+    RevisionTrained,
+    VersionChanged,
+    DeploymentChanged,
+    ArmsCompared,
+    PerformanceMeasured,
+    AlertRaised,
+    CommandIssued,
+    AuditRecorded,
+    EventParked,
+)
+"""Every event, in the order of the story."""
+
+AnyEvent = Annotated[
+    PredictionMade
+    | LabelGiven
+    | ExampleLabelled
+    | PartialSummarised
+    | WindowSummarised
+    | SpecApplied
+    | TrainingRequested
+    | TrainingProgressed
+    | CandidateTrained
+    | RevisionTrained
+    | VersionChanged
+    | DeploymentChanged
+    | ArmsCompared
+    | PerformanceMeasured
+    | AlertRaised
+    | CommandIssued
+    | AuditRecorded
+    | EventParked,
+    Field(discriminator="type"),
+]
+
+_ANY: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+
+
+def decode(value: bytes) -> Event:
+    """The event in a topic's value. Raises pydantic.ValidationError when it is none of ours."""
+    return _ANY.validate_json(value)
+
+
+def utc(moment: datetime) -> str:
+    """RFC 3339 in UTC with a `Z`, as the events are written."""
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,312 @@
+"""The model spec: the one YAML file that describes a model to Tailrace.
+
+It says what the model is asked (features, their types and limits), what the truth looks like (the label), who learns
+it (a batch learner, an online learner, or nobody: producers may bring their own predictions), what is watched, when
+to retrain, and what a candidate has to show before it serves. Unknown fields are refused: a typing error in a YAML
+file must not become a default.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""A model's name: lower case letters, digits, `_` and `-`, at most 63 characters."""
+
+FeatureName = Annotated[str, Field(min_length=1, max_length=128)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _null_word(value: object) -> object:
+    return "null" if value is None else value
+
+
+OnBadValue = Annotated[Literal["reject", "clip", "null", "flag"], BeforeValidator(_null_word)]
+"""reject: the event goes to dead-letters. clip: to the nearest limit. null: the value becomes missing.
+flag: it passes as it is. In all cases it is counted."""
+
+OnMissing = Literal["reject", "flag"]
+OnUnseen = Annotated[Literal["reject", "null", "flag"], BeforeValidator(_null_word)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Part):
+    """What a numerical feature can be, both ends included, in the feature's own unit."""
+
+    min: float = float("-inf")
+    max: float = float("inf")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min < self.max:
+            msg = f"limits: min {self.min} must lie below max {self.max}"
+            raise ValueError(msg)
+        return self
+
+
+class NumericalFeature(_Part):
+    """A number. NaN and infinities are never valid in an event; a missing value is null."""
+
+    type: Literal["numerical"] = "numerical"
+    name: FeatureName
+    limits: Limits = Limits()
+    on_out_of_limits: OnBadValue = "reject"
+    on_missing: OnMissing = "reject"
+
+
+class CategoricalFeature(_Part):
+    """A word out of a known list. Producers send strings."""
+
+    type: Literal["categorical"] = "categorical"
+    name: FeatureName
+    categories: tuple[str, ...] = Field(min_length=1)
+    on_unseen: OnUnseen = "flag"
+    on_missing: OnMissing = "reject"
+
+    @field_validator("categories")
+    @classmethod
+    def _distinct(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({each for each in categories if categories.count(each) > 1})
+        if twice:
+            msg = f"category named twice: {', '.join(twice)}"
+            raise ValueError(msg)
+        return categories
+
+
+Feature = Annotated[NumericalFeature | CategoricalFeature, Field(discriminator="type")]
+
+
+class Label(_Part):
+    """The truth: `name` is the question's answer in the producers' words, `positive` the class that is predicted."""
+
+    name: FeatureName
+    classes: tuple[int, int] = (0, 1)
+    positive: int = 1
+    horizon_days: float = Field(default=90, gt=0, description="how long, in event time, a prediction waits for a label")
+
+    @model_validator(mode="after")
+    def _positive_is_a_class(self) -> Self:
+        if self.positive not in self.classes or self.classes[0] == self.classes[1]:
+            msg = f"label: positive {self.positive} must be one of two different classes, found {self.classes}"
+            raise ValueError(msg)
+        return self
+
+
+class EventTime(_Part):
+    """Which event times are believed.
+
+    `clock: wall` compares with the time at which the broker received the event (live producers); `clock: stream` with the
+    newest event time of the same partition (history played again, or a simulated clock).
+    """
+
+    clock: Literal["wall", "stream"] = "wall"
+    max_ahead_days: float = Field(default=1, gt=0)
+    max_behind_days: float = Field(default=365, gt=0)
+
+
+class BatchLearner(_Part):
+    """A torch network, trained anew on a slice of the log. Numbers are scaled, categories one-hot encoded."""
+
+    kind: Literal["torch"] = "torch"
+    hidden: tuple[Annotated[int, Field(gt=0, le=4096)], ...] = (32, 16)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    epochs: int = Field(default=60, gt=0, le=10_000)
+    batch_size: int = Field(default=128, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-3, ge=0)
+    seed: int = 7
+    evaluation_share: Share = Field(default=0.1, description="the newest share of the examples, kept for evaluation")
+    min_examples: int = Field(default=500, gt=1)
+    max_examples: int = Field(default=2_000, gt=1, description="the newest examples that a training reads")
+
+
+class OnlineLearner(_Part):
+    """A river pipeline that learns every labelled example in order and publishes revisions."""
+
+    kind: Literal["river"] = "river"
+    algorithm: Literal["logistic-regression", "hoeffding-adaptive-tree", "adaptive-random-forest"] = (
+        "logistic-regression"
+    )
+    seed: int = 7
+    min_examples: int = Field(default=200, gt=0, description="before the first revision is offered as a candidate")
+    revision_seconds: float = Field(default=0.5, gt=0, description="at least this long between two revisions")
+    checkpoint_examples: int = Field(
+        default=5_000, gt=0, description="at most this many examples between two checkpoints"
+    )
+
+
+class Learners(_Part):
+    """Who learns this model: any, or nobody."""
+
+    batch: BatchLearner | None = None
+    online: OnlineLearner | None = None
+
+
+class ReferencePeriod(_Part):
+    """Event times that a stream is compared with, where there is no training set of ours: [start, end)."""
+
+    start: datetime
+    end: datetime
+
+
+class DriftMonitor(_Part):
+    """Distance of each closed window to the reference; a feature whose distance passes the threshold has drifted."""
+
+    distance: Literal["psi", "kolmogorov-smirnov", "jensen-shannon"] = "psi"
+    threshold: float = Field(default=0.25, gt=0)
+    min_examples: int = Field(default=200, gt=0, description="windows with fewer events are not judged")
+    consecutive_windows: int = Field(default=2, gt=0, description="in a row over the threshold before an alert")
+    reference: ReferencePeriod | None = Field(default=None, description="default: the champion's training set")
+
+
+class ConceptDriftMonitor(_Part):
+    """A detector on the champion's stream of errors (0 right, 1 wrong)."""
+
+    detector: Literal["adwin", "page-hinkley", "hddm"] = "adwin"
+    delta: float = Field(default=0.0005, gt=0, lt=1, description="the detector's own significance level")
+    min_examples: int = Field(default=200, gt=0)
+
+
+class PerformanceMonitor(_Part):
+    """Performance by prediction-time cohort, on labels as they come."""
+
+    min_accuracy: Probability | None = Field(default=None, description="a cohort below it raises an alert")
+
+
+class FairnessMonitor(_Part):
+    """Rates by protected group, on labelled examples of one cohort."""
+
+    max_difference: Probability = Field(
+        default=0.2, description="largest allowed gap of selection rates between groups"
+    )
+    min_group_examples: int = Field(default=200, gt=0, description="smaller groups are shown and not judged")
+    alert: bool = True
+
+
+class Monitors(_Part):
+    """What is watched. Windows are tumbling spans of event time."""
+
+    window_days: float = Field(default=1, gt=0)
+    allowed_lateness_days: float = Field(default=1, ge=0)
+    drift: DriftMonitor | None = DriftMonitor()
+    concept_drift: ConceptDriftMonitor | None = ConceptDriftMonitor()
+    performance: PerformanceMonitor = PerformanceMonitor()
+    fairness: FairnessMonitor = FairnessMonitor()
+
+
+class Retraining(_Part):
+    """When monitoring asks for a batch training by itself."""
+
+    on: tuple[Literal["concept-drift", "feature-drift", "performance"], ...] = ("concept-drift", "performance")
+    cooldown_examples: int = Field(default=500, ge=0, description="labelled examples between two requests")
+    settle_examples: int = Field(
+        default=0,
+        ge=0,
+        description="labelled examples to gather after an alert before training, so that it sees the new regime",
+    )
+
+
+class Rollout(_Part):
+    """What a candidate has to show. Counts are labelled examples on which candidate and champion both answered."""
+
+    automatic: bool = Field(default=True, description="false: a person promotes")
+    shadow_min_examples: int = Field(default=100, gt=0)
+    canary_percent: int = Field(default=20, gt=0, le=100)
+    canary_min_examples: int = Field(default=100, gt=0)
+    max_examples: int = Field(default=5_000, gt=0, description="a batch candidate undecided by then is rejected")
+    error_rate: Share = Field(default=0.05, description="chance that an equal candidate is ever promoted as better")
+
+
+class ModelSpec(_Part):
+    """One model, whole. See `docs/reference/model-spec.md` for an annotated example."""
+
+    model: Name
+    owner: str = Field(min_length=1)
+    description: str = ""
+    task: Literal["binary"] = "binary"
+    features: tuple[Feature, ...] = Field(min_length=1)
+    label: Label
+    protected: tuple[FeatureName, ...] = ()
+    time: EventTime = EventTime()
+    learners: Learners = Learners()
+    monitors: Monitors = Monitors()
+    retraining: Retraining = Retraining()
+    rollout: Rollout = Rollout()
+    capture: Literal["buffered", "acknowledged"] = "buffered"
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        names = [feature.name for feature in self.features]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            msg = f"feature named twice: {', '.join(twice)}; every feature needs a name of its own"
+            raise ValueError(msg)
+        if self.label.name in names:
+            msg = f"the label {self.label.name!r} is among the features; a model must not be told the answer"
+            raise ValueError(msg)
+        unknown = sorted(set(self.protected) - set(names))
+        if unknown:
+            msg = f"protected attribute {', '.join(unknown)} is not a feature; name one of the features"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The features' names, in the order of the spec: the column order of every matrix made from it."""
+        return tuple(feature.name for feature in self.features)
+
+
+class SpecError(ValueError):
+    """A spec that cannot be used; its text is one sentence for the person who wrote it."""
+
+
+def _sentence(source: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in {"numerical", "categorical"}) or "the spec"
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        what = "unknown field; remove it or correct its name"
+    elif first["type"] == "missing":
+        what = "this field is required"
+    elif not isinstance(first["input"], dict | list):
+        what = f"{what}, found {first['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{source}: {where}: {what}{more}"
+
+
+def parse_spec(document: Any, source: str = "spec") -> ModelSpec:
+    """A spec from a parsed YAML or JSON document.
+
+    Raises SpecError with one sentence that names `source`, the field, what was found and what was expected.
+    """
+    if not isinstance(document, dict):
+        msg = f"{source}: expected a mapping with at least model, owner, features and label, found {type(document).__name__}"
+        raise SpecError(msg)
+    try:
+        return ModelSpec.model_validate(document)
+    except ValidationError as error:
+        raise SpecError(_sentence(source, error)) from None
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """A spec from a YAML file. Raises SpecError (unreadable file, not YAML, or not a spec)."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); name an existing YAML file"
+        raise SpecError(msg) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}" if mark else ""
+        msg = f"{path}: not valid YAML{place}; correct the file and apply it again"
+        raise SpecError(msg) from None
+    return parse_spec(document, str(path))

@@ -1,0 +1,1 @@
+"""Kafka, PostgreSQL and the services on one machine, without a container engine."""

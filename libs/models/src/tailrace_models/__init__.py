@@ -1,0 +1,1 @@
+"""Artefact formats: how a model is written, verified, loaded and called."""

@@ -1,0 +1,1 @@
+"""A pytest plugin: a real broker and a real database for every test session."""

@@ -1,0 +1,1 @@
+"""Checks, counts, joins and archives events."""

@@ -1,0 +1,1 @@
+"""Watches quality, drift, performance and fairness, and shows them."""

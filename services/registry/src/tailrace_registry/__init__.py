@@ -1,0 +1,1 @@
+"""Owns specs, versions and deployments, and the audit chain."""

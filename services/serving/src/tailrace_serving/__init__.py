@@ -1,0 +1,1 @@
+"""Answers inference requests and captures them."""

@@ -1,0 +1,1 @@
+"""Learns on the stream with river and in batch with torch."""
