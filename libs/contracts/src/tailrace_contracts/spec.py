@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A model's name: lower case letters, digits, `_` and `-`, at most 63 characters."""
@@ -35,6 +44,16 @@ OnMissing = Literal["reject", "flag"]
 OnUnseen = Annotated[Literal["reject", "null", "flag"], BeforeValidator(_null_word)]
 
 
+def _unlimited(limit: float) -> BeforeValidator:
+    return BeforeValidator(lambda value: limit if value is None else value)
+
+
+_OPEN = WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}], "default": None})
+Lowest = Annotated[float, _unlimited(float("-inf")), _OPEN]
+Highest = Annotated[float, _unlimited(float("inf")), _OPEN]
+"""A limit that may be left open: JSON has no infinity, so an open limit is written as null."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,8 +61,8 @@ class _Part(BaseModel):
 class Limits(_Part):
     """What a numerical feature can be, both ends included, in the feature's own unit."""
 
-    min: float = float("-inf")
-    max: float = float("inf")
+    min: Lowest = float("-inf")
+    max: Highest = float("inf")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -58,7 +77,7 @@ class NumericalFeature(_Part):
 
     type: Literal["numerical"] = "numerical"
     name: FeatureName
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
     on_out_of_limits: OnBadValue = "reject"
     on_missing: OnMissing = "reject"
 
