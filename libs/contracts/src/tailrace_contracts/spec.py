@@ -61,8 +61,8 @@ class _Part(BaseModel):
 class Limits(_Part):
     """What a numerical feature can be, both ends included, in the feature's own unit."""
 
-    min: Lowest = float("-inf")
-    max: Highest = float("inf")
+    min: Lowest = Field(default_factory=lambda: float("-inf"))
+    max: Highest = Field(default_factory=lambda: float("inf"))
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
