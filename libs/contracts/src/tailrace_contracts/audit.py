@@ -1,0 +1,104 @@
+"""The audit chain: how an entry is sealed, and how anyone can check that nothing was changed, lost or added.
+
+Every entry carries the digest of the entry before it, so whoever holds the newest digest holds all of them. A digest is
+the sha256 of the entry's canonical JSON: keys sorted, no spaces, UTF-8, without `sha256` itself. It is taken of the JSON
+as it was published and not of the parsed event: an entry of a later release may carry fields that this one does not know,
+and its digest covers them all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tailrace_contracts.events import AuditRecorded
+
+GENESIS = "0" * 64
+"""`previous_sha256` of the first entry."""
+
+
+class Link(NamedTuple):
+    """The end of a chain: what the next entry is joined to."""
+
+    sequence: int = 0
+    sha256: str = GENESIS
+
+
+class Verification(NamedTuple):
+    """What a check of a chain found. `broken_at` is the sequence of the first entry that does not fit."""
+
+    entries: int
+    head: Link
+    broken_at: int | None = None
+    reason: str = ""
+
+    @property
+    def intact(self) -> bool:
+        """Whether every entry fits the one before it."""
+        return self.broken_at is None
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """The bytes of an entry that its digest is taken of.
+
+    >>> canonical({"b": 1, "a": "é", "sha256": "left out"}).decode()
+    '{"a":"é","b":1}'
+    """
+    covered = {key: value for key, value in document.items() if key != "sha256"}
+    return json.dumps(covered, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """The sha256 that an entry must carry, in hex."""
+    return hashlib.sha256(canonical(document)).hexdigest()
+
+
+def seal(entry: AuditRecorded, head: Link) -> AuditRecorded:
+    """The entry joined to the chain's end: its sequence and both digests are set here, whatever they were."""
+    joined = entry.model_copy(update={"sequence": head.sequence + 1, "previous_sha256": head.sha256})
+    return joined.model_copy(update={"sha256": digest(json.loads(joined.encode()))})
+
+
+def end_of(entry: AuditRecorded) -> Link:
+    """The chain's end after this entry."""
+    return Link(entry.sequence, entry.sha256)
+
+
+def _fault(document: Any, head: Link) -> str:
+    if not isinstance(document, dict):
+        return "it is not a JSON object"
+    if document.get("sequence") != head.sequence + 1:
+        return f"its sequence is {document.get('sequence')!r} where {head.sequence + 1} was expected"
+    if document.get("previous_sha256") != head.sha256:
+        return f"it follows {document.get('previous_sha256')!r} and the entry before it is {head.sha256}"
+    if document.get("sha256") != digest(document):
+        return "its content does not have the digest that it carries"
+    return ""
+
+
+def _parsed(value: bytes | str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return None
+
+
+def verify_chain(values: Iterable[bytes | str], after: Link = Link()) -> Verification:  # noqa: B008 - an immutable value
+    """Check entries as they stand on the topic `audit-entries` (or in a file, one JSON object a line), oldest first.
+
+    `after` is the end of what was checked before, so that a long chain can be checked in pieces. Stops at the first
+    entry that does not fit: what comes behind a break proves nothing.
+    """
+    head = after
+    entries = 0
+    for value in values:
+        document = _parsed(value)
+        fault = _fault(document, head)
+        if fault:
+            at = head.sequence + 1
+            return Verification(entries, head, at, f"audit entry {at} was changed, lost or added: {fault}")
+        head = Link(document["sequence"], document["sha256"])
+        entries += 1
+    return Verification(entries, head)
