@@ -1,0 +1,44 @@
+"""What a model answers, whatever it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from tailrace_contracts.events import FeatureValue
+from tailrace_contracts.spec import Label
+
+RIVER = "application/vnd.tailrace.river"
+"""Media type of a river pipeline in its signed envelope."""
+
+ONNX = "application/vnd.onnx"
+"""Media type of a network for serving."""
+
+SAFETENSORS = "application/vnd.safetensors"
+"""Media type of a network's weights, from which training resumes; serving never loads it."""
+
+
+class Answer(NamedTuple):
+    """One inference: the class out of the spec's label, and the probability of the positive class."""
+
+    prediction: int
+    probability: float
+
+
+class Predictor(Protocol):
+    """A loaded model. Safe to call from one thread at a time."""
+
+    def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> list[Answer]:
+        """One answer for each row of features, in order."""
+        ...
+
+
+def answer(label: Label, probability: float) -> Answer:
+    """The answer for a probability of the positive class: positive above one half, else the other class."""
+    return Answer(label.positive if probability > 0.5 else negative(label), probability)
+
+
+def negative(label: Label) -> int:
+    """The class that is not the positive one."""
+    first, second = label.classes
+    return second if first == label.positive else first

@@ -1,0 +1,95 @@
+"""A network for serving: one ONNX graph from raw features to the positive class's probability.
+
+The graph has the single input `features`, float32 [rows, columns] as `encode_rows` makes them (NaN where a number is
+missing), and the single output `probability`, float32 [rows] or [rows, 1]. Imputation and scaling are inside. It runs
+on one thread: the service scales by processes, and a pool of spinning threads beside an event loop costs more than
+these small networks gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from tailrace_contracts.spec import ModelSpec
+from tailrace_models.answers import Answer, negative
+from tailrace_models.encoding import Encoder, Matrix, Row
+from tailrace_models.errors import ArtefactCorrupt, ArtefactIncompatible
+
+INPUT = "features"
+OUTPUT = "probability"
+
+
+class Answers(NamedTuple):
+    """Answers as columns: `predictions` int64 [rows], `probabilities` float64 [rows]."""
+
+    predictions: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+
+
+class OnnxModel:
+    """A session on a verified graph, with the encoding of its spec."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, spec: ModelSpec) -> None:
+        self._session = session
+        self._encoder = Encoder(spec)
+        self._positive = spec.label.positive
+        self._negative = negative(spec.label)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, spec: ModelSpec) -> OnnxModel:
+        """The model in an ONNX file. Raises ArtefactCorrupt (not a graph) or ArtefactIncompatible (not this spec's)."""
+        session = _session(data)
+        _check(session, spec)
+        return cls(session, spec)
+
+    def predict_matrix(self, features: Matrix) -> Answers:
+        """Answers for a matrix that `encode_rows` made."""
+        if not len(features):
+            return Answers(np.zeros(0, dtype=np.int64), np.zeros(0))
+        (output,) = self._session.run([OUTPUT], {INPUT: features})
+        probabilities = np.nan_to_num(np.asarray(output, dtype=np.float64).reshape(-1), nan=0.5).clip(0.0, 1.0)
+        return Answers(np.where(probabilities > 0.5, self._positive, self._negative), probabilities)
+
+    def predict_many(self, rows: Sequence[Row]) -> Answers:
+        """Answers for rows of features, as columns."""
+        return self.predict_matrix(self._encoder.encode(rows))
+
+    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+        """Answers for rows of features, one for each."""
+        predictions, probabilities = self.predict_many(rows)
+        return list(map(Answer, predictions.tolist(), probabilities.tolist()))
+
+
+def _session(data: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  # onnxruntime's own classes share no other base
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtefactCorrupt(
+            f"ONNX artefact of {len(data)} bytes cannot be read ({first_line}); train the version again"
+        ) from None
+
+
+def _check(session: onnxruntime.InferenceSession, spec: ModelSpec) -> None:
+    columns = len(Encoder(spec).columns)
+    inputs = [(each.name, each.type, len(each.shape), each.shape[-1:]) for each in session.get_inputs()]
+    if inputs != [(INPUT, "tensor(float)", 2, [columns])]:
+        raise ArtefactIncompatible(
+            f"ONNX artefact's inputs {inputs} do not fit model {spec.model!r}: expected one, "
+            f"{INPUT!r}, tensor(float) [rows, {columns}]; train a version for the present spec"
+        )
+    outputs = [(each.name, each.type) for each in session.get_outputs()]
+    if (OUTPUT, "tensor(float)") not in outputs:
+        raise ArtefactIncompatible(
+            f"ONNX artefact's outputs {outputs} do not fit model {spec.model!r}: expected {OUTPUT!r}, tensor(float); "
+            "train a version for the present spec"
+        )

@@ -1,0 +1,174 @@
+"""A model that learns on: a river pipeline for the features of one spec.
+
+An example goes through two parts. The first makes features fit for learning: numbers are clipped to a size whose
+square is still a number and missing ones replaced by the mean so far; for the linear learner they are scaled to mean 0
+and variance 1 and cut at a few standard deviations, so that a broken sensor moves the weights no more than a rare day
+does, and words are one-hot encoded. The second is river's classifier. Both learn from each example, in order; the
+state depends on nothing but the configuration and the examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+from river import base, forest, linear_model, optim, preprocessing, tree
+
+from tailrace_contracts.ranges import Log
+from tailrace_contracts.spec import Feature, Label, ModelSpec, NumericalFeature, OnlineLearner
+from tailrace_models import envelope, pickling
+from tailrace_models.answers import Answer, answer
+from tailrace_models.encoding import Row, number
+from tailrace_models.errors import ArtefactIncompatible
+
+DEVIATIONS = 5.0
+"""Scaled numbers are cut at this many standard deviations."""
+
+
+_ASKED = {"type", "name", "categories"}
+"""What of a feature a model depends on. Limits and policies may change freely."""
+
+
+class Restored(NamedTuple):
+    """A model out of its envelope, with what was written beside it."""
+
+    model: RiverModel
+    through: dict[Log, int]
+    extra: dict[str, Any]
+
+
+class RiverModel:
+    """Learns one example after another and answers in between. Not for use by two threads at once."""
+
+    def __init__(self, learner: OnlineLearner, features: Sequence[Feature], label: Label) -> None:
+        self.learner = learner
+        self.features = tuple(features)
+        self.label = label
+        self.examples = 0
+        self._scaler = preprocessing.StandardScaler()
+        self._classifier = _classifier(learner)
+        self._linear = learner.algorithm == "logistic-regression"
+        self._numerical = [each.name for each in self.features if isinstance(each, NumericalFeature)]
+        self._categorical = [
+            (each.name, {category: f"{each.name}={category}" for category in each.categories})
+            for each in self.features
+            if not isinstance(each, NumericalFeature)
+        ]
+
+    @classmethod
+    def build(cls, learner: OnlineLearner, spec: ModelSpec) -> RiverModel:
+        """An untrained model for the spec's features and label."""
+        return cls(learner, spec.features, spec.label)
+
+    def learn(self, features: Row, label: int) -> None:
+        """Learn one example. Raises ValueError for a label that is none of the spec's classes."""
+        if label not in self.label.classes:
+            raise ValueError(f"label {label} is none of the classes {self.label.classes}; correct the label event")
+        numbers = self._numbers(features)
+        self._scaler.learn_one(numbers)
+        self._classifier.learn_one(self._prepared(features, numbers), label == self.label.positive)
+        self.examples += 1
+
+    def predict(self, features: Row) -> Answer:
+        """The answer for one row of features; before the first example one half, and so the negative class."""
+        found = self._classifier.predict_proba_one(self._prepared(features, self._numbers(features)))
+        total = sum(found.values())
+        if not total > 0:
+            return answer(self.label, 0.5)
+        return answer(self.label, float(found.get(True, 0.0) / total))
+
+    def to_envelope(
+        self, signing_key: bytes, through: Mapping[Log, int] | None = None, extra: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """The model as signed bytes, with the offset it has learned through in each log and any JSON beside it."""
+        header = {
+            "learner": self.learner.model_dump(mode="json"),
+            "features": [each.model_dump(mode="json", include=_ASKED) for each in self.features],
+            "label": self.label.model_dump(mode="json"),
+            "examples": self.examples,
+            "through": [[topic, partition, offset] for (topic, partition), offset in sorted((through or {}).items())],
+            "extra": dict(extra or {}),
+        }
+        return envelope.seal(header, pickling.dump((self._scaler, self._classifier)), signing_key)
+
+    @classmethod
+    def from_envelope(cls, data: bytes, signing_key: bytes) -> Restored:
+        """The model in signed bytes. Raises ArtefactCorrupt, SignatureInvalid or ArtefactIncompatible."""
+        header, state = envelope.unseal(data, signing_key)
+        spec = _Described.model_validate(header)
+        model = cls(spec.learner, spec.features, spec.label)
+        model.examples = header["examples"]
+        model._scaler, model._classifier = pickling.restore(state)
+        through = {Log(topic, partition): offset for topic, partition, offset in header["through"]}
+        return Restored(model, through, header["extra"])
+
+    def _numbers(self, features: Row) -> dict[str, float]:
+        found = {name: number(features.get(name)) for name in self._numerical}
+        return {name: value for name, value in found.items() if not math.isnan(value)}
+
+    def _prepared(self, features: Row, numbers: dict[str, float]) -> dict[str, float | str]:
+        return self._scaled(features, numbers) if self._linear else self._imputed(features, numbers)
+
+    def _scaled(self, features: Row, numbers: dict[str, float]) -> dict[str, float | str]:
+        prepared: dict[str, float | str] = {}
+        for name, value in self._scaler.transform_one(numbers).items():
+            prepared[name] = min(max(value, -DEVIATIONS), DEVIATIONS)
+        for name, columns in self._categorical:
+            column = columns.get(features.get(name))  # type: ignore[arg-type]  # other types are unseen values
+            if column is not None:
+                prepared[column] = 1.0
+        return prepared
+
+    def _imputed(self, features: Row, numbers: dict[str, float]) -> dict[str, float | str]:
+        means = self._scaler.means
+        prepared: dict[str, float | str] = {name: numbers.get(name, means.get(name, 0.0)) for name in self._numerical}
+        for name, columns in self._categorical:
+            value = features.get(name)
+            prepared[name] = value if value in columns and isinstance(value, str) else ""
+        return prepared
+
+
+class RiverPredictor:
+    """A restored model that only answers: what serving holds."""
+
+    def __init__(self, model: RiverModel) -> None:
+        self._model = model
+
+    @classmethod
+    def from_envelope(cls, data: bytes, signing_key: bytes, spec: ModelSpec) -> RiverPredictor:
+        """The model in signed bytes. Raises as `RiverModel.from_envelope`, and where the spec has other features."""
+        model = RiverModel.from_envelope(data, signing_key).model
+        if _questions(model.features) != _questions(spec.features) or model.label.classes != spec.label.classes:
+            raise ArtefactIncompatible(
+                f"river artefact was trained for other features or classes than model {spec.model!r} now has; "
+                "the training service publishes a new one after the next examples"
+            )
+        return cls(model)
+
+    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+        """One answer for each row of features, in order."""
+        return [self._model.predict(row) for row in rows]
+
+
+class _Described(BaseModel):
+    """The part of the envelope's header that a model is built from."""
+
+    learner: OnlineLearner
+    features: tuple[Feature, ...]
+    label: Label
+
+
+def _questions(features: Sequence[Feature]) -> list[dict[str, Any]]:
+    return [each.model_dump(include=_ASKED) for each in features]
+
+
+def _classifier(learner: OnlineLearner) -> base.Classifier:
+    match learner.algorithm:
+        case "logistic-regression":
+            return linear_model.LogisticRegression(optim.SGD(0.02), intercept_lr=0.02)
+        case "hoeffding-adaptive-tree":
+            return tree.HoeffdingAdaptiveTreeClassifier(seed=learner.seed)
+        case "adaptive-random-forest":
+            return forest.ARFClassifier(n_models=10, seed=learner.seed)
