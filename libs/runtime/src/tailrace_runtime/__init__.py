@@ -1,1 +1,1 @@
-"""What every service runs on: the consume loop, producer, outbox, health, metrics and object store."""
+"""What every service runs on: settings, the consume loop, producer, followers, outbox, health, metrics, object store."""

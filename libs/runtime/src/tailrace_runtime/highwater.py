@@ -1,0 +1,69 @@
+"""High-water marks: applying a derived fact a second time changes nothing.
+
+A derived record names the record that triggered it. Its publisher may, after a crash, publish it again, but always in
+the order of the triggers, so the reader needs to remember one offset for each trigger log. Keep one `HighWater` for
+each log that you read: the order of triggers holds within a partition, not across them.
+
+Where one trigger yields several facts, or a fact may come again under a later trigger, an `identity` is remembered
+too, the newest `capacity` of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from tailrace_contracts.ranges import Log, Trigger
+
+
+class HighWater:
+    """The newest trigger applied from each trigger log, and the newest identities.
+
+    >>> marks = HighWater()
+    >>> first = Trigger(topic="labels", partition=0, offset=7)
+    >>> marks.admit(first), marks.admit(first)
+    (True, False)
+    """
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._marks: dict[Log, int] = {}
+        self._identities: dict[Hashable, None] = {}
+        self._capacity = capacity
+
+    def admit(self, trigger: Trigger, identity: Hashable | None = None) -> bool:
+        """Whether this fact is new; it counts as applied from now on. False: leave it alone."""
+        log = trigger.log
+        if trigger.offset <= self._marks.get(log, -1):
+            return False
+        self._marks[log] = trigger.offset
+        return identity is None or self._admit_identity(identity)
+
+    def through(self, log: Log) -> int:
+        """The newest offset applied from this trigger log; -1 before the first."""
+        return self._marks.get(log, -1)
+
+    def _admit_identity(self, identity: Hashable) -> bool:
+        if identity in self._identities:
+            return False
+        self._identities[identity] = None
+        if len(self._identities) > self._capacity:
+            del self._identities[next(iter(self._identities))]
+        return True
+
+    def dump(self) -> dict[str, Any]:
+        """The marks as plain JSON data, to be stored in one write with the state that they guard."""
+        marks = [[log.topic, log.partition, offset] for log, offset in sorted(self._marks.items())]
+        return {"marks": marks, "identities": [_plain(each) for each in self._identities]}
+
+    def load(self, dumped: Mapping[str, Any]) -> None:
+        """Become what was dumped."""
+        self._marks = {Log(topic, partition): offset for topic, partition, offset in dumped.get("marks", [])}
+        self._identities = dict.fromkeys(_hashable(each) for each in dumped.get("identities", []))
+
+
+def _plain(identity: Hashable) -> Any:
+    return list(identity) if isinstance(identity, tuple) else identity
+
+
+def _hashable(dumped: Any) -> Hashable:
+    return tuple(dumped) if isinstance(dumped, list) else dumped

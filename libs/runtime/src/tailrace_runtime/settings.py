@@ -1,0 +1,64 @@
+"""The settings that every service has. A service's own `settings.py` subclasses `ServiceSettings`.
+
+Each is an environment variable: `TAILRACE_` and the name in capitals. Units stand in the names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach the broker, and how patient to be with it."""
+
+    model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="ignore")
+
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    topic_prefix: str = Field(default="", description="put before every topic and consumer group of this deployment")
+    replication_factor: int = Field(default=1, ge=1, description="of topics that are created; 3 outside development")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    kafka_ca_file: Path | None = None
+    delivery_timeout_seconds: float = Field(default=60, gt=0, description="after it an unacknowledged send has failed")
+    request_timeout_seconds: float = Field(default=20, gt=0)
+
+    def topic(self, name: str) -> str:
+        """The catalogue's topic as it is called on the broker."""
+        return self.topic_prefix + name
+
+    def name(self, topic: str) -> str:
+        """The broker's topic as the catalogue calls it."""
+        return topic.removeprefix(self.topic_prefix)
+
+
+class ServiceSettings(KafkaSettings):
+    """What a service needs to know to run."""
+
+    database_url: SecretStr | None = None
+    object_store: str = Field(default="file:///var/lib/tailrace/objects", description="file, s3, gs, az or memory URL")
+    state_dir: Path = Path("/var/lib/tailrace/state")
+    signing_key_file: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8100, ge=0, le=65535, description="0: any free port")
+    roles: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="comma separated; empty: all")
+    instance: str = Field(default="0", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="differs between processes")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    stall_seconds: float = Field(default=60, gt=0, description="a batch in hand for longer makes /livez say 503")
+    retry_limit_seconds: float = Field(default=600, gt=0, description="a batch retried for longer stops its partition")
+    drain_seconds: float = Field(default=0, ge=0, description="unready but still answering, after SIGTERM")
+    shutdown_seconds: float = Field(default=15, gt=0, description="for work in hand to finish after SIGTERM")
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`validate,join` as two names."""
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
