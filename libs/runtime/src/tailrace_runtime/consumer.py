@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tailrace_contracts.ranges import Log
-
 from tailrace_runtime.errors import PoisonEvent, RetryLater
 from tailrace_runtime.records import Outgoing, Record
 from tailrace_runtime.tracing import continued_from

@@ -1,3 +1,4 @@
+# ruff: noqa: N818  # each is named for what it tells the loop to do
 """The exceptions of the runtime, each with what it means for the record in hand.
 
 Two of them carry policy. A handler raises `RetryLater` when the world is not ready (the batch stays, and is tried again
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
     from tailrace_runtime.consumer import Outcome
 
 
-class RuntimeFault(Exception):
+class TailraceError(Exception):
     """Anything that the runtime itself raises. The message is one sentence for a person."""
 
 
-class RetryLater(RuntimeFault):
+class RetryLater(TailraceError):
     """The batch cannot be handled now: try it again after `after_seconds`, with growing pauses, up to a bound.
 
     `done` is what was finished before the trouble (its `commit_through` says how far): the loop publishes and commits
@@ -31,7 +32,7 @@ class RetryLater(RuntimeFault):
         self.done = done
 
 
-class PoisonEvent(RuntimeFault):
+class PoisonEvent(TailraceError):
     """This record can never be handled: park it in `dead-letters` under `code`, with `reason` for a person."""
 
     def __init__(self, code: str, reason: str, *, model: str | None = None) -> None:
@@ -41,15 +42,15 @@ class PoisonEvent(RuntimeFault):
         self.model = model
 
 
-class DeliveryFailed(RuntimeFault):
+class DeliveryFailed(TailraceError):
     """The broker did not acknowledge within the delivery deadline. The records may or may not be on their topics."""
 
 
-class DeliveryRefused(RuntimeFault):
+class DeliveryRefused(TailraceError):
     """The broker will never take this record (too large, no rights): trying again cannot help."""
 
 
-class PartitionStopped(RuntimeFault):
+class PartitionStopped(TailraceError):
     """A partition met an error that is neither `RetryLater` nor `PoisonEvent`, or retried past the bound."""
 
 
@@ -57,25 +58,25 @@ class DeadLetterLimitExceeded(PartitionStopped):
     """So many records are poison that the deployment must be wrong, not the records."""
 
 
-class InstanceFenced(RuntimeFault):
+class InstanceFenced(TailraceError):
     """Another process joined the consumer group under this one's static id."""
 
 
-class ArtefactCorrupt(RuntimeFault):
+class ArtefactCorrupt(TailraceError):
     """The bytes in the object store are not the bytes that the claim check names."""
 
 
-class ObjectMissing(RuntimeFault):
+class ObjectMissing(TailraceError):
     """The object store has nothing under this key."""
 
 
-class RangeUnavailable(RuntimeFault):
+class RangeUnavailable(TailraceError):
     """Neither Kafka nor the archive has all records of a log range."""
 
 
-class MigrationChanged(RuntimeFault):
+class MigrationChanged(TailraceError):
     """A migration that has already run now has another text."""
 
 
-class ConfigurationFault(RuntimeFault):
+class ConfigurationFault(TailraceError):
     """A setting or the machine does not allow the service to start: one sentence, exit code 2."""

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from tailrace_contracts.events import Event, utc
 from tailrace_contracts.ranges import Log, Trigger
-
 from tailrace_runtime.ids import new_id
 from tailrace_runtime.tracing import trace_headers
 

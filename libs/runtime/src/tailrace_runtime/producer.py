@@ -1,0 +1,298 @@
+"""Publishing: idempotent, acknowledged by all replicas, with a deadline, and able to start over.
+
+`send_all` returns when the broker has acknowledged every record. A few records go one by one, so that concurrent
+callers share batches; many are packed into one batch for each topic partition, which is six times as fast. What the
+broker does not acknowledge is sent again, in order and for its whole partition, until the deadline: a reader may see a
+record twice, never out of its partition's order (a repeated run of records begins where the failed one began).
+
+aiokafka's idempotent producer has two habits that need a supervisor. It retries for ever, so a deadline is kept here;
+and an error such as OutOfOrderSequence leaves it useless for good. In both cases the client is abandoned and a new one
+takes its place; callers notice nothing but the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from aiokafka.partitioner import murmur2
+
+from tailrace_contracts.catalogue import topics
+from tailrace_runtime import health
+from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
+from tailrace_runtime.kafka import UNREACHABLE, connection, unreachable
+from tailrace_runtime.metrics import Metrics
+from tailrace_runtime.records import Outgoing
+from tailrace_runtime.settings import KafkaSettings
+from tailrace_runtime.waiting import until_available
+
+log = structlog.get_logger(__name__)
+
+FEW_RECORDS = 16
+MAX_BATCH_BYTES = 256 * 1024
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
+_RECORD_OVERHEAD_BYTES = 512
+_CLOSE_SECONDS = 5.0
+
+Place = tuple[str, int]
+
+
+class Publisher(Protocol):
+    """Whatever publishes records and returns once they are safe."""
+
+    async def send_all(self, records: Sequence[Outgoing]) -> None:
+        """Publish all of them; return once every one is acknowledged."""
+        ...
+
+
+class Producer:
+    """The supervised producer. One for each process; `send_all` may be called from many tasks at once."""
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str = "tailrace", metrics: Metrics | None = None) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._metrics = metrics or Metrics()
+        self._client: Any = None
+        self._building = asyncio.Lock()
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._turn = itertools.count()
+        self._stopped = False
+
+    def bind(self, metrics: Metrics) -> None:
+        """Report to these metrics from now on (the service host's)."""
+        self._metrics = metrics
+
+    async def start(self) -> None:
+        """Connect; waits for a broker that is not there yet."""
+        self._stopped = False
+        await until_available("producer", unreachable(self._settings), self._ready, UNREACHABLE)
+
+    async def stop(self) -> None:
+        """Flush what is on its way, for a few seconds at most, and disconnect."""
+        self._stopped = True
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                await asyncio.wait_for(client.stop(), _CLOSE_SECONDS)
+            except (TimeoutError, KafkaError):
+                await _abandon(client)
+        await asyncio.gather(*self._abandoned)
+
+    async def send_all(self, records: Sequence[Outgoing]) -> None:
+        """Publish the records; return once all are acknowledged, in order within each topic partition.
+
+        Raises:
+            DeliveryFailed: not all were acknowledged within `delivery_timeout_seconds`.
+            DeliveryRefused: one of them can never be delivered, because of its size or of missing rights.
+        """
+        if not records:
+            return
+        for record in records:
+            _check_size(record)
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._settings.delivery_timeout_seconds):
+                await self._until_acknowledged(records)
+        except TimeoutError as error:
+            await self._replace(self._client, "deadline")
+            self._metrics.count("tailrace_producer_errors_total", error="DeliveryFailed")
+            raise DeliveryFailed(self._undelivered(records)) from error
+        self._metrics.observe("tailrace_publish_seconds", time.monotonic() - began)
+        self._count(records)
+
+    def _undelivered(self, records: Sequence[Outgoing]) -> str:
+        names = ", ".join(sorted({record.topic for record in records}))
+        seconds = self._settings.delivery_timeout_seconds
+        return (
+            f"Kafka at {self._settings.kafka_bootstrap} did not acknowledge {len(records)} records for {names}"
+            f" within {seconds:g} s: is it up, and do the topics exist?"
+        )
+
+    def _count(self, records: Sequence[Outgoing]) -> None:
+        by_topic: dict[str, int] = defaultdict(int)
+        for record in records:
+            by_topic[record.topic] += 1
+        for topic, count in by_topic.items():
+            self._metrics.count("tailrace_published_total", count, topic=topic)
+
+    async def _until_acknowledged(self, records: Sequence[Outgoing]) -> None:
+        pending = list(records)
+        for attempt in itertools.count():
+            client = None
+            try:
+                client = await self._ready()
+                pending, error = await self._attempt(client, pending)
+            except UNREACHABLE as unreached:
+                error = unreached
+            if error is None:
+                return
+            _refuse(error)
+            self._metrics.count("tailrace_producer_errors_total", error=type(error).__name__)
+            log.warning("delivery failed, trying again", error=repr(error), records=len(pending), attempt=attempt + 1)
+            await self._replace(client, type(error).__name__)
+            await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
+
+    async def _attempt(self, client: Any, records: list[Outgoing]) -> tuple[list[Outgoing], BaseException | None]:
+        """Send once. Gives back what has to be sent again, and the first error."""
+        groups = await self._by_place(client, records)
+        send = self._send_each if len(records) <= FEW_RECORDS else self._send_batches
+        results = await asyncio.gather(
+            *(send(client, place, group) for place, group in groups.items()), return_exceptions=True
+        )
+        again: list[Outgoing] = []
+        first: BaseException | None = None
+        for group, result in zip(groups.values(), results, strict=True):
+            if isinstance(result, BaseException):
+                first = first or result
+                again.extend(group)
+        return again, first
+
+    async def _by_place(self, client: Any, records: list[Outgoing]) -> dict[Place, list[Outgoing]]:
+        """The records by topic partition, as keys and wishes say; those without either go to one partition in turn."""
+        partitions: dict[str, list[int]] = {}
+        for name in {record.topic for record in records}:
+            partitions[name] = sorted(await client.partitions_for(self._settings.topic(name)))
+        turn = next(self._turn)
+        groups: dict[Place, list[Outgoing]] = defaultdict(list)
+        for record in records:
+            groups[record.topic, partition_of(record, partitions[record.topic], turn)].append(record)
+        return groups
+
+    async def _send_each(self, client: Any, place: Place, records: list[Outgoing]) -> None:
+        topic, partition = self._settings.topic(place[0]), place[1]
+        futures = [
+            await client.send(
+                topic,
+                value=record.value,
+                key=record.key,
+                partition=partition,
+                timestamp_ms=record.timestamp_ms,
+                headers=list(record.headers),
+            )
+            for record in records
+        ]
+        await _all_of(futures)
+
+    async def _send_batches(self, client: Any, place: Place, records: list[Outgoing]) -> None:
+        topic, partition = self._settings.topic(place[0]), place[1]
+        futures = [await client.send_batch(batch, topic, partition=partition) for batch in _packed(client, records)]
+        await _all_of(futures)
+
+    async def _ready(self) -> Any:
+        """The live client; a new one where there is none."""
+        if self._client is not None:
+            return self._client
+        async with self._building:
+            if self._client is None:
+                if self._stopped:
+                    raise DeliveryFailed("the producer has been stopped, so nothing more can be published")
+                self._client = await self._built()
+                health.here().ready("producer")
+        return self._client
+
+    async def _built(self) -> Any:
+        client = AIOKafkaProducer(
+            **connection(self._settings),
+            client_id=self._client_id,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            max_batch_size=MAX_BATCH_BYTES,
+            max_request_size=MAX_REQUEST_BYTES,
+        )
+        try:
+            await client.start()
+        except BaseException:
+            await _abandon(client)
+            raise
+        return client
+
+    async def _replace(self, client: Any, reason: str) -> None:
+        """Give this client up, unless somebody already has."""
+        if client is None or client is not self._client:
+            return
+        self._client = None
+        self._metrics.count("tailrace_producer_rebuilds_total")
+        health.here().waiting("producer", f"{unreachable(self._settings)}: {reason}")
+        log.warning("producer replaced", reason=reason)
+        task = asyncio.create_task(_abandon(client))
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+
+def partition_of(record: Outgoing, partitions: Sequence[int], turn: int = 0) -> int:
+    """The partition that a record goes to: its own wish, else its key's murmur2 hash, else the one whose turn it is."""
+    if record.partition is not None:
+        return record.partition
+    if len(partitions) == 1:
+        return partitions[0]
+    if record.key is None:
+        return partitions[turn % len(partitions)]
+    return partitions[(int(murmur2(record.key)) & 0x7FFFFFFF) % len(partitions)]
+
+
+def _packed(client: Any, records: list[Outgoing]) -> list[Any]:
+    """The records in as few batches as their size allows, closed, so that nobody else adds to them."""
+    batches: list[Any] = []
+    batch: Any = None
+    for record in records:
+        if batch is None or not _append(batch, record):
+            batch = client.create_batch()
+            batches.append(batch)
+            _append(batch, record)
+    for each in batches:
+        each.close()
+    return batches
+
+
+def _append(batch: Any, record: Outgoing) -> bool:
+    added = batch.append(
+        timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers)
+    )
+    return added is not None
+
+
+async def _all_of(futures: list[Any]) -> None:
+    """Wait for all, then raise the first error: no future is left behind with one that nobody saw."""
+    for result in await asyncio.gather(*futures, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _check_size(record: Outgoing) -> None:
+    """Refuse what the topic will not take before it breaks the producer's sequence."""
+    card = topics().get(record.topic)
+    if card is None:
+        return
+    size = len(record.value or b"") + len(record.key or b"") + _RECORD_OVERHEAD_BYTES
+    size += sum(len(name) + len(value) for name, value in record.headers)
+    if size > card.max_message_bytes:
+        raise DeliveryRefused(
+            f"a record of {size} bytes for topic {record.topic} is over its limit of {card.max_message_bytes} bytes"
+        )
+
+
+def _refuse(error: BaseException) -> None:
+    """Raise what no repetition can mend."""
+    if isinstance(error, MessageSizeTooLargeError | TopicAuthorizationFailedError):
+        raise DeliveryRefused(f"Kafka refuses the record for good: {error!r}") from error
+    if not isinstance(error, KafkaError | OSError | asyncio.CancelledError):
+        raise error
+
+
+async def _abandon(client: Any) -> None:
+    """Close a client without waiting for what it wants to send. Reaches into aiokafka 0.14, which has no such call."""
+    client._closed = True  # noqa: SLF001
+    for close in (client.client.close, client._sender.close):  # noqa: SLF001
+        try:
+            await asyncio.wait_for(close(), _CLOSE_SECONDS)
+        except (TimeoutError, KafkaError) as error:
+            log.info("an abandoned producer closed with an error", error=repr(error))
+    client._message_accumulator.fail_all(KafkaError("this producer has been given up"))  # noqa: SLF001
