@@ -1,0 +1,157 @@
+"""What a decision tells the world: the events that announce it, in the order in which they are published.
+
+First the spec, then each version that changed, then the deployment, then a training that was asked for, and last the
+audit entries, the command's own entry as the very last: whoever waits for the answer to a command finds everything else
+said already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from tailrace_contracts.audit import Link, end_of, seal
+from tailrace_contracts.events import (
+    AuditRecorded,
+    CommandIssued,
+    DeploymentChanged,
+    Event,
+    Evidence,
+    SpecApplied,
+    TrainingRequested,
+    VersionChanged,
+)
+from tailrace_registry.domain.commands import run_of, subject_of
+from tailrace_registry.domain.model import Decision, Model, Move, arms_changed, arms_of
+
+REGISTRY = "registry"
+"""The actor of what no person asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A decision with everything that is to be stored and published for it."""
+
+    model: Model
+    events: tuple[Event, ...]
+
+
+def announce(decision: Decision, head: Link, now: datetime, issued: CommandIssued | None = None) -> Outcome:
+    """The model as it is to be stored, and the events of the decision."""
+    actor = issued.issued_by if issued else REGISTRY
+    decision = _dated(decision, now)
+    model = decision.model
+    deployment = _deployment(decision, now)
+    if deployment is not None:
+        model = replace(model, deployment=deployment)
+    entries = [_move_entry(decision, move, actor) for move in decision.moves]
+    if issued is not None:
+        entries.append(_command_entry(decision, issued))
+    events: list[Event | None] = [
+        _spec(decision, actor, now),
+        *_versions(decision),
+        deployment,
+        _training(decision, issued, now),
+        *chained(entries, head, now),
+    ]
+    return Outcome(model, tuple(event for event in events if event is not None))
+
+
+def refusal(issued: CommandIssued, reason: str, head: Link, now: datetime) -> tuple[Event, ...]:
+    """The answer to a command that changed nothing and has no model to change."""
+    entry = _entry(issued.model, issued.issued_by, issued.command.command, subject_of(issued), reason)
+    return chained([{**entry, "outcome": "refused", "command_id": issued.command_id}], head, now)
+
+
+def unreadable(model: str, command_id: str, actor: str, reason: str) -> dict[str, Any]:
+    """The answer to a command whose content is wrong but whose sender can be told."""
+    return {**_entry(model, actor, "unreadable", "command", reason), "outcome": "refused", "command_id": command_id}
+
+
+def chained(entries: Sequence[dict[str, Any]], head: Link, now: datetime) -> tuple[AuditRecorded, ...]:
+    """The entries as links of the audit chain, behind its present end."""
+    sealed: list[AuditRecorded] = []
+    for entry in entries:
+        blank = AuditRecorded(**entry, sequence=1, time=now, previous_sha256="", sha256="")
+        sealed.append(seal(blank, end_of(sealed[-1]) if sealed else head))
+    return tuple(sealed)
+
+
+def _dated(decision: Decision, now: datetime) -> Decision:
+    moved = {move.version for move in decision.moves}
+    versions = {
+        number: version.model_copy(update={"time": now}) if number in moved else version
+        for number, version in decision.model.versions.items()
+    }
+    return replace(decision, model=replace(decision.model, versions=versions))
+
+
+def _spec(decision: Decision, actor: str, now: datetime) -> SpecApplied | None:
+    if not decision.new_spec:
+        return None
+    model = decision.model
+    return SpecApplied(model=model.name, spec_revision=model.spec_revision, spec=model.spec, applied_by=actor, time=now)
+
+
+def _versions(decision: Decision) -> Iterator[VersionChanged]:
+    for number in sorted({move.version for move in decision.moves}):
+        yield decision.model.versions[number]
+
+
+def _deployment(decision: Decision, now: datetime) -> DeploymentChanged | None:
+    model = decision.model
+    if decision.refused or not arms_changed(model):
+        return None
+    arms = arms_of(model)
+    return DeploymentChanged(
+        model=model.name,
+        sequence=model.deployment.sequence + 1 if model.deployment else 1,
+        spec_revision=arms.spec_revision,
+        champion=arms.champion,
+        canary=arms.canary,
+        shadows=arms.shadows,
+        reason=decision.reason,
+        evidence=decision.evidence,
+        time=now,
+    )
+
+
+def _training(decision: Decision, issued: CommandIssued | None, now: datetime) -> TrainingRequested | None:
+    if not decision.training or issued is None:
+        return None
+    return TrainingRequested(
+        run_id=run_of(issued.command_id),
+        model=decision.model.name,
+        spec_revision=decision.model.spec_revision,
+        reason=issued.reason or "asked for by a person",
+        requested_by=issued.issued_by,
+        time=now,
+    )
+
+
+def _entry(model: str, actor: str, action: str, subject: str, reason: str, *evidence: Evidence) -> dict[str, Any]:
+    return {
+        "model": model,
+        "actor": actor,
+        "action": action,
+        "subject": subject,
+        "outcome": "done",
+        "reason": reason,
+        "evidence": evidence,
+    }
+
+
+def _move_entry(decision: Decision, move: Move, actor: str) -> dict[str, Any]:
+    came = f"from {move.before} to {move.after}" if move.before else "registered"
+    subject = f"version {move.version}"
+    return _entry(decision.model.name, actor, move.after, subject, f"{came}: {move.why}", *decision.evidence)
+
+
+def _command_entry(decision: Decision, issued: CommandIssued) -> dict[str, Any]:
+    entry = _entry(
+        issued.model, issued.issued_by, issued.command.command, subject_of(issued), decision.reason, *decision.evidence
+    )
+    outcome = "refused" if decision.refused else "done"
+    return {**entry, "outcome": outcome, "command_id": issued.command_id}

@@ -1,0 +1,183 @@
+"""A model as the registry knows it: its spec, its versions with their stages, and who answers now.
+
+The stages of a version and the moves between them:
+
+    registered ──► shadow ──► canary ──► champion ──► retired
+        │            │          │           ├──► rolled-back
+        │            │          └► shadow   └──► shadow       (a continual version goes on learning)
+        └──► champion (the first)           ▲
+                                            └── shadow, canary, rejected, rolled-back, retired (by a person)
+    registered, shadow, canary ──► rejected     shadow ──► retired (a newer candidate takes its place)
+
+`LEGAL` is that picture as a table. Everything that moves a version goes through `Decision.move`, which refuses any other
+move by name: a mistake in the rules stops the partition instead of writing a state that nobody can explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tailrace_contracts.events import CanaryArm, DeploymentChanged, Evidence, Stage, VersionChanged
+from tailrace_contracts.spec import ModelSpec
+
+MAX_SHADOWS = 3
+"""Every shadow answers every request once more; more than three cost more than they tell."""
+
+LEGAL: Mapping[Stage | None, frozenset[Stage]] = {
+    None: frozenset({"registered"}),
+    "registered": frozenset({"shadow", "champion", "rejected"}),
+    "shadow": frozenset({"canary", "champion", "rejected", "retired"}),
+    "canary": frozenset({"champion", "shadow", "rejected"}),
+    "champion": frozenset({"retired", "shadow", "rolled-back"}),
+    "rejected": frozenset({"champion"}),
+    "rolled-back": frozenset({"champion"}),
+    "retired": frozenset({"champion"}),
+}
+"""From each stage (None: not registered yet), the stages that a version may go to."""
+
+
+class IllegalMove(Exception):  # noqa: N818 - named for what happened
+    """A rule asked for a move that the table does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model at one moment."""
+
+    name: str
+    spec: ModelSpec
+    spec_revision: int
+    versions: Mapping[int, VersionChanged] = field(default_factory=dict)
+    misfits: frozenset[int] = frozenset()
+    """Versions trained for other features or another label than the spec's: they can never answer."""
+    predecessors: tuple[int, ...] = ()
+    """The champions before the present one, oldest first: where a rollback goes."""
+    deployment: DeploymentChanged | None = None
+    """The newest deployment that was announced."""
+
+    def stage(self, version: int) -> Stage | None:
+        """The stage of a version; None where there is no such version."""
+        known = self.versions.get(version)
+        return known.stage if known else None
+
+    def at(self, stage: Stage) -> tuple[int, ...]:
+        """The numbers of the versions in a stage, ascending."""
+        return tuple(sorted(number for number, version in self.versions.items() if version.stage == stage))
+
+    @property
+    def champion(self) -> int | None:
+        """The version that answers."""
+        return next(iter(self.at("champion")), None)
+
+    @property
+    def canary(self) -> int | None:
+        """The version that answers a part of the traffic."""
+        return next(iter(self.at("canary")), None)
+
+    @property
+    def shadows(self) -> tuple[int, ...]:
+        """The versions that answer unseen."""
+        return self.at("shadow")
+
+    @property
+    def next_version(self) -> int:
+        """The number that the next candidate gets."""
+        return max(self.versions, default=0) + 1
+
+    def of_run(self, run_id: str) -> VersionChanged | None:
+        """The version that a training run or a continual learner made."""
+        return next((version for version in self.versions.values() if version.run_id == run_id), None)
+
+
+def inputs_of(spec: ModelSpec) -> tuple[Any, ...]:
+    """What an artefact is built for: two specs with equal inputs can be served by the same version.
+
+    Limits, policies and the label's horizon may change under a version; names, order, types, categories and the
+    label's meaning may not.
+    """
+    features = tuple((f.type, f.name, getattr(f, "categories", ())) for f in spec.features)
+    return features, spec.label.name, spec.label.classes, spec.label.positive
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """Who answers, in which role: what a deployment says beside its reason."""
+
+    spec_revision: int
+    champion: int | None
+    canary: CanaryArm | None
+    shadows: tuple[int, ...]
+
+
+def arms_of(model: Model) -> Arms:
+    """Who answers by the stages of the versions and the percentage of the spec."""
+    canary = (
+        None if model.canary is None else CanaryArm(version=model.canary, percent=model.spec.rollout.canary_percent)
+    )
+    return Arms(model.spec_revision, model.champion, canary, model.shadows)
+
+
+def arms_changed(model: Model) -> bool:
+    """Whether the last deployment announced no longer says who answers. Nobody, never announced, is no change."""
+    now, announced = arms_of(model), model.deployment
+    if announced is None:
+        return (now.champion, now.canary, now.shadows) != (None, None, ())
+    return now != Arms(announced.spec_revision, announced.champion, announced.canary, announced.shadows)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One version went from one stage to another, and why, in words for a person."""
+
+    version: int
+    before: Stage | None
+    after: Stage
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of a fact: the model after it, the moves that led there, or why nothing was done."""
+
+    model: Model
+    moves: tuple[Move, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    reason: str = ""
+    """One sentence: what was done, or why it was refused."""
+    refused: bool = False
+    new_spec: bool = False
+    training: bool = False
+
+    def enter(self, version: VersionChanged, why: str) -> Decision:
+        """A version that was not known yet is registered."""
+        if version.version in self.model.versions:
+            raise IllegalMove(f"version {version.version} of {self.model.name} is registered already")
+        versions = {**self.model.versions, version.version: version.model_copy(update={"stage": "registered"})}
+        return self._moved(versions, Move(version.version, None, "registered", why))
+
+    def move(self, version: int, after: Stage, why: str) -> Decision:
+        """A version goes to another stage. Raises IllegalMove where `LEGAL` does not have the move."""
+        before = self.model.stage(version)
+        if before is None or after not in LEGAL[before]:
+            raise IllegalMove(f"version {version} of {self.model.name} cannot go from {before} to {after}")
+        moved = self.model.versions[version].model_copy(update={"stage": after})
+        return self._moved({**self.model.versions, version: moved}, Move(version, before, after, why))
+
+    def because(self, reason: str, *evidence: Evidence) -> Decision:
+        """The same decision with the sentence that explains it and what it rests on."""
+        return replace(self, reason=reason, evidence=self.evidence + evidence)
+
+    def _moved(self, versions: Mapping[int, VersionChanged], move: Move) -> Decision:
+        return replace(self, model=replace(self.model, versions=versions), moves=(*self.moves, move))
+
+
+def refuse(model: Model, reason: str) -> Decision:
+    """Nothing is done, for this reason."""
+    return Decision(model, reason=reason, refused=True)
+
+
+def stand(model: Model, reason: str = "") -> Decision:
+    """Nothing has to be done."""
+    return Decision(model, reason=reason)

@@ -1,0 +1,187 @@
+"""How a candidate becomes champion: the rules that need no person.
+
+    candidate trained ──► registered ──► champion   when nobody answers yet
+                                     ├─► shadow     otherwise: it answers unseen and is compared
+                                     └─► rejected   trained for other features than the spec has now
+    arms compared     ──► shadow ──► canary ──► champion   `better`, on enough examples of the stage
+                      ──► rejected                         a batch version: `worse`, or undecided for too long
+                      ──► shadow                           a continual version in canary: it goes on learning instead
+
+A comparison with a champion that is champion no longer, or of a stage that the candidate has left, is stale and moves
+nothing: so a comparison that comes twice, or late, does no harm. With `rollout.automatic: false` candidates wait as
+shadows and a person decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tailrace_contracts.events import ArmsCompared, CandidateTrained, Evidence, VersionChanged
+from tailrace_contracts.spec import ModelSpec
+from tailrace_registry.domain.model import MAX_SHADOWS, Decision, Model, inputs_of, stand
+
+
+def version_of(candidate: CandidateTrained, number: int) -> VersionChanged:
+    """The candidate as a registered version."""
+    return VersionChanged(
+        model=candidate.model,
+        version=number,
+        stage="registered",
+        run_id=candidate.run_id,
+        learner=candidate.learner,
+        continual=candidate.continual,
+        revision=candidate.revision,
+        artefact=candidate.artefact,
+        reference=candidate.reference,
+        lineage=candidate.lineage,
+        metrics=candidate.metrics,
+        time=candidate.time,
+    )
+
+
+def training_evidence(candidate: CandidateTrained) -> Evidence:
+    """What a version is registered on: the training that made it."""
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(candidate.metrics.items()))
+    summary = f"{candidate.learner} learned {candidate.lineage.examples:,} examples" + (
+        f": {metrics}" if metrics else ""
+    )
+    return Evidence(
+        kind="training", event_id=candidate.run_id, summary=summary, derived_from=candidate.lineage.trained_on
+    )
+
+
+def comparison_evidence(compared: ArmsCompared) -> Evidence:
+    """What a move of a candidate rests on: the comparison, in one line."""
+    summary = (
+        f"version {compared.candidate} is {compared.verdict} against version {compared.champion} on "
+        f"{compared.examples:,} examples: accuracy {compared.candidate_accuracy:.4f} and "
+        f"{compared.champion_accuracy:.4f}, difference {compared.mean_difference:+.4f} "
+        f"in [{compared.lower:+.4f}, {compared.upper:+.4f}]"
+    )
+    return Evidence(
+        kind="comparison", event_id=compared.evaluation_id, summary=summary, derived_from=compared.derived_from
+    )
+
+
+def _may_be_first(model: Model, version: VersionChanged) -> bool:
+    expected = not version.continual or model.spec.learners.batch is None
+    return model.champion is None and model.spec.rollout.automatic and expected
+
+
+def register(model: Model, candidate: CandidateTrained, trained_for: ModelSpec) -> Decision:
+    """A new candidate gets its number and its first stage. `trained_for` is the spec revision that it was trained for."""
+    number = model.next_version
+    version = version_of(candidate, number)
+    evidence = training_evidence(candidate)
+    entered = Decision(model).enter(version, evidence.summary)
+    if inputs_of(trained_for) != inputs_of(model.spec):
+        why = (
+            f"it was trained for the features and label of spec revision {candidate.lineage.spec_revision}, "
+            f"and revision {model.spec_revision} has others"
+        )
+        misfit = replace(entered, model=replace(entered.model, misfits=model.misfits | {number}))
+        return misfit.move(number, "rejected", why).because(why, evidence)
+    if _may_be_first(model, version):
+        why = f"version {number} is the first version of {model.name} that can answer"
+        first = Evidence(
+            kind="first-version", event_id=candidate.run_id, summary=why, derived_from=candidate.lineage.trained_on
+        )
+        return crown(entered, number, why).because(why, evidence, first)
+    why = _waiting_for(model)
+    return _with_room(_replacing_older(entered.move(number, "shadow", why), number), number).because(why, evidence)
+
+
+def _waiting_for(model: Model) -> str:
+    if model.champion is not None:
+        return f"it answers unseen and is compared with version {model.champion}"
+    if not model.spec.rollout.automatic:
+        return "it waits for a person, because rollout.automatic is false"
+    return "it waits for the first version of the batch learner to answer, and can be promoted by a person"
+
+
+def _replacing_older(decision: Decision, newcomer: int) -> Decision:
+    """A newer candidate of the same kind takes the place of one that still waits in shadow."""
+    kind = decision.model.versions[newcomer].continual
+    for older in decision.model.shadows:
+        if older != newcomer and decision.model.versions[older].continual == kind:
+            decision = decision.move(older, "retired", f"version {newcomer} is newer and takes its place")
+    return decision
+
+
+def _with_room(decision: Decision, keep: int) -> Decision:
+    """At most `MAX_SHADOWS`: batch versions leave before continual ones, older before newer."""
+    surplus = len(decision.model.shadows) - MAX_SHADOWS
+    versions = decision.model.versions
+    leaving = sorted((n for n in decision.model.shadows if n != keep), key=lambda n: (versions[n].continual, n))
+    for number in leaving[: max(surplus, 0)]:
+        decision = decision.move(number, "retired", f"at most {MAX_SHADOWS} versions answer unseen")
+    return decision
+
+
+def crown(decision: Decision, number: int, why: str) -> Decision:
+    """A version becomes champion. The old champion steps down, and whoever was in canary is compared anew."""
+    model = decision.model
+    old, canary = model.champion, model.canary
+    if old is not None:
+        stays = model.versions[old].continual
+        fate = "it goes on learning, unseen" if stays else "its artefact is kept"
+        decision = decision.move(old, "shadow" if stays else "retired", f"version {number} is champion; {fate}")
+    decision = _canary_steps_back(decision, number, canary).move(number, "champion", why)
+    predecessors = model.predecessors if old is None else (*model.predecessors, old)
+    decision = replace(decision, model=replace(decision.model, predecessors=predecessors))
+    return _with_room(decision, number)
+
+
+def return_to(decision: Decision, number: int, why: str) -> Decision:
+    """The champion is rolled back and an earlier one answers again."""
+    model = decision.model
+    if model.champion is not None:
+        decision = decision.move(model.champion, "rolled-back", why)
+    decision = _canary_steps_back(decision, number, model.canary).move(number, "champion", why)
+    remaining = model.predecessors[: len(model.predecessors) - 1 - model.predecessors[::-1].index(number)]
+    decision = replace(decision, model=replace(decision.model, predecessors=remaining))
+    return _with_room(decision, number)
+
+
+def _canary_steps_back(decision: Decision, champion: int, canary: int | None) -> Decision:
+    if canary is None or canary == champion:
+        return decision
+    return decision.move(canary, "shadow", f"version {champion} is champion now, so it is compared anew")
+
+
+def compare(model: Model, compared: ArmsCompared) -> Decision:
+    """A comparison moves its candidate, or nothing."""
+    stage = model.stage(compared.candidate)
+    if stage != compared.stage or model.champion != compared.champion:
+        return stand(model, "the comparison is stale")
+    if not model.spec.rollout.automatic:
+        return stand(model, "a person decides, because rollout.automatic is false")
+    decided = _better(model, compared) if compared.verdict == "better" else _not_better(model, compared)
+    if not decided.moves:
+        return decided
+    evidence = comparison_evidence(compared)
+    return decided.because(evidence.summary, evidence)
+
+
+def _better(model: Model, compared: ArmsCompared) -> Decision:
+    rollout, number, seen = model.spec.rollout, compared.candidate, compared.stage_examples
+    why = f"it is better than version {compared.champion} on {seen:,} examples as {compared.stage}"
+    if compared.stage == "canary" and seen >= rollout.canary_min_examples:
+        return crown(Decision(model), number, why)
+    if compared.stage == "shadow" and seen >= rollout.shadow_min_examples and model.canary is None:
+        return Decision(model).move(number, "canary", why)
+    return stand(model, "better so far, on too few examples or with another version in canary")
+
+
+def _not_better(model: Model, compared: ArmsCompared) -> Decision:
+    overdue = compared.stage_examples >= model.spec.rollout.max_examples
+    if compared.verdict == "undecided" and not overdue:
+        return stand(model, "undecided so far")
+    number, seen = compared.candidate, compared.stage_examples
+    found = "worse than" if compared.verdict == "worse" else "no better than"
+    why = f"it is {found} version {compared.champion} on {seen:,} examples as {compared.stage}"
+    if not model.versions[number].continual:
+        return Decision(model).move(number, "rejected", why)
+    if compared.stage == "canary":
+        return _with_room(Decision(model).move(number, "shadow", f"{why}; it goes on learning, unseen"), number)
+    return stand(model, "a continual version goes on learning as a shadow")
