@@ -160,7 +160,8 @@ class CategoricalSummary(Value):
     count: int = Field(default=0, ge=0, description="values present")
     missing: int = Field(default=0, ge=0)
     unseen: int = Field(default=0, ge=0, description="values outside the spec's categories")
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field(default={}, description="values by category")
+    unseen_counts: dict[str, int] = Field(default={}, description="the first unseen values in the order of text")
 
 
 ColumnSummary = Annotated[NumericalSummary | CategoricalSummary, Field(discriminator="type")]

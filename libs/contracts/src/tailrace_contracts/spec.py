@@ -225,7 +225,7 @@ class Monitors(_Part):
 class Retraining(_Part):
     """When monitoring asks for a batch training by itself."""
 
-    on: tuple[Literal["concept-drift", "feature-drift", "performance"], ...] = ("concept-drift", "performance")
+    after: tuple[Literal["concept-drift", "feature-drift", "performance"], ...] = ("concept-drift", "performance")
     cooldown_examples: int = Field(default=500, ge=0, description="labelled examples between two requests")
     settle_examples: int = Field(
         default=0,
