@@ -95,7 +95,7 @@ class Producer:
         if not records:
             return
         for record in records:
-            _check_size(record)
+            check_size(record)
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):
@@ -266,7 +266,7 @@ async def _all_of(futures: list[Any]) -> None:
             raise result
 
 
-def _check_size(record: Outgoing) -> None:
+def check_size(record: Outgoing) -> None:
     """Refuse what the topic will not take before it breaks the producer's sequence."""
     card = topics().get(record.topic)
     if card is None:

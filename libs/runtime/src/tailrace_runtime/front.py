@@ -1,0 +1,139 @@
+"""The HTTP front of every service: `/livez`, `/readyz` and `/metrics`, and behind them the service's own routes.
+
+The three answer from the first moment, while the broker or the database is still waited for. The service's own routes
+open when its resources have started; before that they get a 503 with the reason. A `traceparent` that a request
+carries is followed while the request is handled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
+
+import uvicorn
+
+from tailrace_runtime.errors import ConfigurationFault
+from tailrace_runtime.health import Health
+from tailrace_runtime.metrics import CONTENT_TYPE, Metrics
+from tailrace_runtime.tracing import continued_from
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Front:
+    """Answers the probes itself and hands everything else to the service's application."""
+
+    def __init__(self, service: str, app: App | None, health: Health, metrics: Metrics) -> None:
+        self.open = False
+        self._service = service
+        self._app = app
+        self._health = health
+        self._metrics = metrics
+        self._probes: dict[str, Callable[[], tuple[int, bytes, str]]] = {
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/metrics": self._render,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, by the ASGI specification."""
+        if scope["type"] != "http":
+            return
+        probe = self._probes.get(scope["path"])
+        if probe is not None:
+            await _answer(send, *probe())
+        elif self._app is None:
+            await _answer(send, *_error(404, f"{self._service} has no {scope['path']}: only /livez, /readyz, /metrics"))
+        elif not self.open:
+            await _answer(send, *_error(503, self._why_closed()))
+        else:
+            with continued_from(_trace_of(scope)):
+                await self._app(scope, receive, send)
+
+    def _livez(self) -> tuple[int, bytes, str]:
+        live, report = self._health.live()
+        return (200 if live else 503), json.dumps(report).encode(), "application/json"
+
+    def _readyz(self) -> tuple[int, bytes, str]:
+        ready, report = self._health.readiness()
+        return (200 if ready else 503), json.dumps(report).encode(), "application/json"
+
+    def _render(self) -> tuple[int, bytes, str]:
+        ready, _ = self._health.readiness()
+        self._metrics.gauge("tailrace_ready", float(ready))
+        return 200, self._metrics.render(), CONTENT_TYPE
+
+    def _why_closed(self) -> str:
+        _, report = self._health.readiness()
+        reasons = "; ".join(report["waiting"].values()) or "starting"
+        return f"{self._service} is not ready: {reasons}"
+
+
+def _trace_of(scope: Scope) -> tuple[tuple[str, bytes], ...]:
+    return tuple(
+        (name.decode("ascii"), value) for name, value in scope["headers"] if name in (b"traceparent", b"tracestate")
+    )
+
+
+def _error(status: int, sentence: str) -> tuple[int, bytes, str]:
+    return status, json.dumps({"error": sentence}).encode(), "application/json"
+
+
+async def _answer(send: Send, status: int, body: bytes, content_type: str) -> None:
+    headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the service host has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def server(front: Front, grace_seconds: float) -> Server:
+    """The HTTP server, ready to serve on a bound socket."""
+    return Server(
+        uvicorn.Config(
+            front,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            loop="none",
+            timeout_graceful_shutdown=max(1, int(grace_seconds)),
+            timeout_keep_alive=75,
+        )
+    )
+
+
+def bound(host: str, port: int, service: str) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        ConfigurationFault: the port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationFault(
+            f"{service} cannot listen on {host}:{port}: {error.strerror or error};"
+            " stop what uses the port or set TAILRACE_PORT to a free one"
+        ) from error
+    listener.setblocking(False)  # noqa: FBT003
+    listener.set_inheritable(False)
+    return listener

@@ -1,0 +1,92 @@
+"""Stand-ins for the runtime's ports, for the tests of services. Each passes the same test suite as what it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from tailrace_contracts.catalogue import topics
+from tailrace_contracts.events import Event, decode
+from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
+from tailrace_runtime.producer import check_size, partition_of
+from tailrace_runtime.records import Outgoing, Record
+
+
+class FixedClock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self, moment: datetime | None = None) -> None:
+        self.moment = moment or datetime(2025, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """The moment at which the clock stands."""
+        return self.moment
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self.moment += timedelta(seconds=seconds)
+
+
+class RecordingProducer:
+    """A producer that keeps what was published, in order, with the partition and offset that Kafka would give it."""
+
+    def __init__(self, partitions: int | None = None) -> None:
+        self.sent: list[Record] = []
+        self.failures: list[Exception] = []
+        self._partitions = partitions
+        self._turn = 0
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def stop(self) -> None:
+        """Nothing to flush."""
+
+    def fail_next(self, error: Exception | None = None) -> None:
+        """Let the next `send_all` raise (DeliveryFailed when nothing else is given) and publish nothing."""
+        self.failures.append(error or DeliveryFailed("the recording producer was told to fail"))
+
+    async def send_all(self, records: Sequence[Outgoing]) -> None:
+        """Keep the records, as one acknowledged publication."""
+        if self.failures:
+            raise self.failures.pop(0)
+        for record in records:
+            check_size(record)
+        self._turn += 1
+        for record in records:
+            self._keep(record)
+
+    def _keep(self, record: Outgoing) -> None:
+        card = topics().get(record.topic)
+        count = self._partitions or (card.partitions if card else 1)
+        partition = partition_of(record, range(count), self._turn)
+        if not 0 <= partition < count:
+            raise DeliveryRefused(f"topic {record.topic} has {count} partitions, so no partition {partition}")
+        offset = sum(1 for each in self.sent if each.topic == record.topic and each.partition == partition)
+        moment = record.timestamp_ms if record.timestamp_ms is not None else offset
+        self.sent.append(
+            Record(record.topic, partition, offset, moment, record.key, record.value, tuple(record.headers))
+        )
+
+    def on(self, topic: str) -> list[Record]:
+        """What was published on this topic, in order."""
+        return [record for record in self.sent if record.topic == topic]
+
+    def events(self, topic: str) -> list[Event]:
+        """The events published on this topic, decoded, in order."""
+        return [decode(record.value) for record in self.on(topic) if record.value is not None]
+
+
+def record(  # a record has seven parts
+    value: bytes | Event | None,
+    topic: str = "labelled-examples",
+    *,
+    offset: int = 0,
+    partition: int = 0,
+    key: bytes | None = None,
+    headers: tuple[tuple[str, bytes], ...] = (),
+    timestamp_ms: int = 0,
+) -> Record:
+    """A record as a handler gets it, for tests that call handlers directly."""
+    data = value.encode() if isinstance(value, Event) else value
+    return Record(topic, partition, offset, timestamp_ms, key, data, headers)
