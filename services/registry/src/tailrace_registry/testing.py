@@ -1,26 +1,176 @@
-"""Makers of the events that a registry reads, short enough for a test to say only what matters."""
+"""Books in memory, which pass the same tests as those in PostgreSQL, and makers of the events that a registry reads."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from tailrace_contracts.audit import Link, Verification, end_of, verify_chain
 from tailrace_contracts.events import (
     AlertRaised,
     ArmsCompared,
+    AuditRecorded,
     CandidateTrained,
     ClaimCheck,
     Command,
     CommandIssued,
+    DeploymentChanged,
+    Event,
     Lineage,
     RevisionTrained,
+    SpecApplied,
+    VersionChanged,
 )
-from tailrace_contracts.ranges import LogRange, LogRanges
+from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
+from tailrace_registry.domain.model import Model
+from tailrace_registry.ports import Entry, Evidenced
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 EXAMPLES = LogRanges.of(LogRange(topic="labelled-examples", partition=0, from_offset=0, through_offset=499))
+
+
+@dataclass(slots=True)
+class _Pages:
+    """Everything that the books hold."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    revisions: dict[tuple[str, str], RevisionTrained] = field(default_factory=dict)
+    evidence: dict[tuple[str, str, str], Evidenced] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    applied: dict[Log, int] = field(default_factory=dict)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """The published events of a class."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class MemoryEntry:
+    """One transaction in memory."""
+
+    def __init__(self, pages: _Pages) -> None:
+        self._pages = pages
+
+    async def model(self, name: str) -> Model | None:
+        """The model."""
+        return self._pages.models.get(name)
+
+    async def found(self, name: str) -> None:
+        """Nothing to make room for."""
+        del name
+
+    async def spec(self, model: str, revision: int) -> ModelSpec | None:
+        """A revision of the model's spec."""
+        specs: list[SpecApplied] = self._pages.of(SpecApplied)
+        return next((e.spec for e in specs if (e.model, e.spec_revision) == (model, revision)), None)
+
+    async def newest_revision(self, model: str, run_id: str) -> RevisionTrained | None:
+        """The newest revision heard of a run."""
+        return self._pages.revisions.get((model, run_id))
+
+    async def answered(self, command_id: str) -> bool:
+        """Whether the command has its audit entry."""
+        return any(entry.command_id == command_id for entry in self._pages.of(AuditRecorded))
+
+    async def has_evidence(self, model: str, kind: str, event_id: str) -> bool:
+        """Whether the event was noted before."""
+        return (model, kind, event_id) in self._pages.evidence
+
+    async def head(self) -> Link:
+        """The end of the audit chain."""
+        entries: list[AuditRecorded] = self._pages.of(AuditRecorded)
+        return end_of(entries[-1]) if entries else Link()
+
+    async def save(self, model: Model, events: Sequence[Event]) -> None:
+        """The model and its events."""
+        self._pages.models[model.name] = model
+        await self.publish(events)
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """The events."""
+        self._pages.events.extend(events)
+        for event in events:
+            if isinstance(event, VersionChanged):
+                model = self._pages.models[event.model]
+                versions = {**model.versions, event.version: event}
+                self._pages.models[event.model] = replace(model, versions=versions)
+
+    async def note(self, model: str, kind: str, event_id: str, event: Event) -> None:
+        """Evidence, once."""
+        line = Evidenced(kind, event_id, getattr(event, "time", NOON), event)
+        self._pages.evidence.setdefault((model, kind, event_id), line)
+
+    async def newer(self, revision: RevisionTrained) -> bool:
+        """The revision as the newest of its run."""
+        known = self._pages.revisions.get((revision.model, revision.run_id))
+        if known is not None and known.revision >= revision.revision:
+            return False
+        self._pages.revisions[revision.model, revision.run_id] = revision
+        return True
+
+    async def version_of_run(self, model: str, run_id: str) -> VersionChanged | None:
+        """The version that a run made."""
+        known = self._pages.models.get(model)
+        return known.of_run(run_id) if known else None
+
+
+class MemoryBooks:
+    """Books and shelf in memory. `published` is what would be on the topics."""
+
+    def __init__(self) -> None:
+        self._pages = _Pages()
+
+    @property
+    def published(self) -> list[Event]:
+        """Every event in the order of its publication."""
+        return list(self._pages.events)
+
+    @asynccontextmanager
+    async def entry(self, trigger: Trigger) -> AsyncIterator[Entry | None]:
+        """A copy of the pages, which replaces them when the block ends well."""
+        if trigger.offset <= self._pages.applied.get(trigger.log, -1):
+            yield None
+            return
+        pages = deepcopy(self._pages)
+        yield MemoryEntry(pages)
+        pages.applied[trigger.log] = trigger.offset
+        self._pages = pages
+
+    async def models(self) -> list[Model]:
+        """Every model, by name."""
+        return [self._pages.models[name] for name in sorted(self._pages.models)]
+
+    async def model(self, name: str) -> Model | None:
+        """One model."""
+        return self._pages.models.get(name)
+
+    async def specs(self, model: str) -> list[SpecApplied]:
+        """Every revision of the model's spec, oldest first."""
+        return [event for event in self._pages.of(SpecApplied) if event.model == model]
+
+    async def deployments(self, model: str, as_of: datetime | None, limit: int) -> list[DeploymentChanged]:
+        """Deployments announced until a moment, newest first."""
+        found = [e for e in self._pages.of(DeploymentChanged) if e.model == model and (not as_of or e.time <= as_of)]
+        return found[::-1][:limit]
+
+    async def evidence(self, model: str, limit: int) -> list[Evidenced]:
+        """Evidence, newest first."""
+        found = [line for (name, _, _), line in self._pages.evidence.items() if name == model]
+        return sorted(found, key=lambda line: line.said_at, reverse=True)[:limit]
+
+    async def audit(self, model: str, subject: str | None, after: int, limit: int) -> list[AuditRecorded]:
+        """Audit entries of a model, oldest first."""
+        entries: list[AuditRecorded] = self._pages.of(AuditRecorded)
+        return [e for e in entries if e.model == model and e.sequence > after and subject in {None, e.subject}][:limit]
+
+    async def verify(self) -> Verification:
+        """Check the chain."""
+        return verify_chain(entry.encode() for entry in self._pages.of(AuditRecorded))
 
 
 def a_spec(model: str = "rain", **parts: Any) -> ModelSpec:

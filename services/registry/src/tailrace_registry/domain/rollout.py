@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tailrace_contracts.events import ArmsCompared, CandidateTrained, Evidence, VersionChanged
+from tailrace_contracts.events import ArmsCompared, CandidateTrained, Evidence, RevisionTrained, VersionChanged
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import MAX_SHADOWS, Decision, Model, inputs_of, stand
 
@@ -37,6 +37,13 @@ def version_of(candidate: CandidateTrained, number: int) -> VersionChanged:
         metrics=candidate.metrics,
         time=candidate.time,
     )
+
+
+def revised(version: VersionChanged, revision: RevisionTrained) -> VersionChanged:
+    """The version with the artefact of a newer revision, and what that has learned."""
+    lineage = version.lineage.model_copy(update={"trained_on": revision.trained_on, "examples": revision.examples})
+    newer = {"revision": revision.revision, "artefact": revision.artefact, "lineage": lineage}
+    return version.model_copy(update=newer)
 
 
 def training_evidence(candidate: CandidateTrained) -> Evidence:
@@ -68,10 +75,18 @@ def _may_be_first(model: Model, version: VersionChanged) -> bool:
     return model.champion is None and model.spec.rollout.automatic and expected
 
 
-def register(model: Model, candidate: CandidateTrained, trained_for: ModelSpec) -> Decision:
-    """A new candidate gets its number and its first stage. `trained_for` is the spec revision that it was trained for."""
+def register(
+    model: Model, candidate: CandidateTrained, trained_for: ModelSpec, newest: RevisionTrained | None = None
+) -> Decision:
+    """A new candidate gets its number and its first stage.
+
+    `trained_for` is the spec revision that it was trained for. `newest` is its run's newest revision, where that came
+    here before the candidate did.
+    """
     number = model.next_version
     version = version_of(candidate, number)
+    if newest is not None and newest.revision > version.revision:
+        version = revised(version, newest)
     evidence = training_evidence(candidate)
     entered = Decision(model).enter(version, evidence.summary)
     if inputs_of(trained_for) != inputs_of(model.spec):

@@ -1,0 +1,263 @@
+"""The books in PostgreSQL.
+
+One record is one transaction: the inbox mark, the state, the audit entries and the events to be published are committed
+together. Rows are locked in one order (a model, then the end of the audit chain), so two processes wait for each other
+and never for ever. While the database is away every call raises RetryLater: the record stays in hand, uncommitted, and
+comes again; whatever was half done is undone by the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import asyncpg
+
+from tailrace_contracts.audit import Link, Verification, verify_chain
+from tailrace_contracts.events import (
+    AuditRecorded,
+    DeploymentChanged,
+    Event,
+    RevisionTrained,
+    SpecApplied,
+    VersionChanged,
+)
+from tailrace_contracts.ranges import Trigger
+from tailrace_contracts.spec import ModelSpec
+from tailrace_registry.adapters.rows import (
+    MODELS,
+    VERSIONS,
+    any_event,
+    chain_end,
+    event_of,
+    model_of,
+    published,
+    statements,
+)
+from tailrace_registry.domain.model import Model
+from tailrace_registry.ports import Entry, Evidenced
+from tailrace_runtime.errors import RetryLater
+from tailrace_runtime.outbox import applied_through, enqueue, mark_applied
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+)
+"""What asyncpg raises when the database, and not the question, is the trouble."""
+
+CHAIN_PIECE = 1000
+"""Audit entries that are in memory at once while the chain is checked."""
+
+
+@asynccontextmanager
+async def _patiently() -> AsyncIterator[None]:
+    try:
+        yield
+    except AWAY as error:
+        raise RetryLater(f"the registry's database does not answer: {error!r}") from error
+
+
+class PostgresEntry:
+    """One transaction."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._sql = connection
+
+    async def model(self, name: str) -> Model | None:
+        """The model, its row locked."""
+        row = await self._sql.fetchrow(f"{MODELS} where m.name = $1 for update of m", name)
+        if row is None:
+            return None
+        return model_of(row, await self._sql.fetch(f"{VERSIONS} where model = $1", name))
+
+    async def found(self, name: str) -> None:
+        """A row for the model, locked."""
+        await self._sql.execute("insert into models (name) values ($1) on conflict do nothing", name)
+        await self._sql.execute("select from models where name = $1 for update", name)
+
+    async def spec(self, model: str, revision: int) -> ModelSpec | None:
+        """A revision of the model's spec."""
+        text = await self._sql.fetchval("select event from specs where model = $1 and revision = $2", model, revision)
+        applied: SpecApplied | None = event_of(SpecApplied, text) if text else None
+        return applied.spec if applied else None
+
+    async def newest_revision(self, model: str, run_id: str) -> RevisionTrained | None:
+        """The newest revision heard of a run."""
+        text = await self._sql.fetchval("select event from revisions where model = $1 and run_id = $2", model, run_id)
+        return event_of(RevisionTrained, text) if text else None
+
+    async def answered(self, command_id: str) -> bool:
+        """Whether the command has its audit entry."""
+        return bool(await self._sql.fetchval("select exists (select from audit where command_id = $1)", command_id))
+
+    async def has_evidence(self, model: str, kind: str, event_id: str) -> bool:
+        """Whether the event was noted before."""
+        sql = "select exists (select from evidence where model = $1 and kind = $2 and event_id = $3)"
+        return bool(await self._sql.fetchval(sql, model, kind, event_id))
+
+    async def head(self) -> Link:
+        """The end of the audit chain, locked."""
+        row = await self._sql.fetchrow("select sequence, sha256 from audit_head for update")
+        return Link(row["sequence"], row["sha256"])
+
+    async def save(self, model: Model, events: Sequence[Event]) -> None:
+        """The model's row, and everything in `publish`."""
+        await self._sql.execute(
+            "update models set spec_revision = $2, predecessors = $3 where name = $1",
+            model.name,
+            model.spec_revision,
+            list(model.predecessors),
+        )
+        await self._store(events, model.misfits)
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """The events in their tables and in the outbox."""
+        await self._store(events, frozenset())
+
+    async def note(self, model: str, kind: str, event_id: str, event: Event) -> None:
+        """Evidence, once."""
+        await self._sql.execute(
+            "insert into evidence (model, kind, event_id, event, said_at) values ($1, $2, $3, $4, $5)"
+            " on conflict do nothing",
+            model,
+            kind,
+            event_id,
+            event.model_dump_json(),
+            getattr(event, "time", None),
+        )
+
+    async def newer(self, revision: RevisionTrained) -> bool:
+        """The revision as the newest of its run, its model locked."""
+        await self._sql.execute("select from models where name = $1 for update", revision.model)
+        sql = """
+            insert into revisions (model, run_id, revision, event) values ($1, $2, $3, $4)
+            on conflict (model, run_id) do update set revision = excluded.revision, event = excluded.event
+            where revisions.revision < excluded.revision
+            returning true
+        """
+        arguments = (revision.model, revision.run_id, revision.revision, revision.model_dump_json())
+        return bool(await self._sql.fetchval(sql, *arguments))
+
+    async def version_of_run(self, model: str, run_id: str) -> VersionChanged | None:
+        """The version that a run made."""
+        text = await self._sql.fetchval("select event from versions where model = $1 and run_id = $2", model, run_id)
+        return event_of(VersionChanged, text) if text else None
+
+    async def _store(self, events: Sequence[Event], misfits: frozenset[int]) -> None:
+        for statement in statements(events, misfits):
+            await self._sql.execute(statement.sql, *statement.arguments)
+        last = chain_end(events)
+        if last is not None:
+            await self._sql.execute("update audit_head set sequence = $1, sha256 = $2", last.sequence, last.sha256)
+        await enqueue(self._sql, [published(event) for event in events])
+
+
+class PostgresBooks:
+    """Where decisions are kept."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def entry(self, trigger: Trigger) -> AsyncIterator[Entry | None]:
+        """A transaction, committed when the block ends well; None where this record has been through it."""
+        async with _patiently(), self._pool.acquire() as connection, connection.transaction():
+            applied = await applied_through(connection, trigger.log)
+            if applied is not None and trigger.offset <= applied:
+                yield None
+                return
+            yield PostgresEntry(connection)
+            await mark_applied(connection, trigger.log, trigger.offset)
+
+
+class PostgresShelf:
+    """The books, for readers."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def models(self) -> list[Model]:
+        """Every model, by name."""
+        async with _patiently():
+            rows = await self._pool.fetch(f"{MODELS} order by m.name")
+            versions = await self._pool.fetch(VERSIONS)
+        return [model_of(row, [each for each in versions if each["model"] == row["name"]]) for row in rows]
+
+    async def model(self, name: str) -> Model | None:
+        """One model, as of one moment."""
+        async with (
+            _patiently(),
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read"),
+        ):
+            row = await connection.fetchrow(f"{MODELS} where m.name = $1", name)
+            return model_of(row, await connection.fetch(f"{VERSIONS} where model = $1", name)) if row else None
+
+    async def specs(self, model: str) -> list[SpecApplied]:
+        """Every revision of the model's spec, oldest first."""
+        async with _patiently():
+            rows = await self._pool.fetch("select event from specs where model = $1 order by revision", model)
+        return [event_of(SpecApplied, row["event"]) for row in rows]
+
+    async def deployments(self, model: str, as_of: datetime | None, limit: int) -> list[DeploymentChanged]:
+        """Deployments announced until a moment, newest first."""
+        sql = """
+            select event from deployments where model = $1 and ($2::timestamptz is null or announced_at <= $2)
+            order by sequence desc limit $3
+        """
+        async with _patiently():
+            rows = await self._pool.fetch(sql, model, as_of, limit)
+        return [event_of(DeploymentChanged, row["event"]) for row in rows]
+
+    async def evidence(self, model: str, limit: int) -> list[Evidenced]:
+        """Evidence, newest first."""
+        sql = "select kind, event_id, said_at, event from evidence where model = $1 order by said_at desc limit $2"
+        async with _patiently():
+            rows = await self._pool.fetch(sql, model, limit)
+        return [Evidenced(row["kind"], row["event_id"], row["said_at"], any_event(row["event"])) for row in rows]
+
+    async def audit(self, model: str, subject: str | None, after: int, limit: int) -> list[AuditRecorded]:
+        """Audit entries of a model, oldest first."""
+        sql = """
+            select entry from audit
+            where model = $1 and sequence > $2 and ($3::text is null or entry::jsonb ->> 'subject' = $3)
+            order by sequence limit $4
+        """
+        async with _patiently():
+            rows = await self._pool.fetch(sql, model, after, subject, limit)
+        return [event_of(AuditRecorded, row["entry"]) for row in rows]
+
+    async def verify(self) -> Verification:
+        """Check the chain in pieces, as of one moment, and that its end is the one that was written down."""
+        async with (
+            _patiently(),
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read"),
+        ):
+            row = await connection.fetchrow("select sequence, sha256 from audit_head")
+            found, written = Verification(0, Link()), Link(row["sequence"], row["sha256"])
+            while found.intact:
+                rows = await connection.fetch(
+                    "select entry from audit where sequence > $1 order by sequence limit $2",
+                    found.head.sequence,
+                    CHAIN_PIECE,
+                )
+                if not rows:
+                    return _ended(found, written)
+                piece = verify_chain([each["entry"] for each in rows], after=found.head)
+                found = piece._replace(entries=found.entries + piece.entries)
+        return found
+
+
+def _ended(found: Verification, written: Link) -> Verification:
+    if found.head == written:
+        return found
+    reason = f"the chain ends at entry {found.head.sequence}, and entry {written.sequence} was written down as its end"
+    return found._replace(broken_at=found.head.sequence + 1, reason=reason)

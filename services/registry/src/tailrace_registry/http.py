@@ -1,0 +1,278 @@
+"""The registry's HTTP API, for people and tools: it only reads, and it has these routes and no others.
+
+Everything is changed by commands on the topic `registry-commands`, so that every change has one way in and one audit
+trail. An error is `{"error": "one sentence"}` with its status.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NoReturn
+
+from fastapi import APIRouter, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel
+from starlette.exceptions import HTTPException
+
+from tailrace_contracts.events import (
+    AuditRecorded,
+    CanaryArm,
+    DeploymentChanged,
+    Event,
+    SpecApplied,
+    Stage,
+    VersionChanged,
+)
+from tailrace_contracts.spec import ModelSpec
+from tailrace_registry.domain.model import Model, arms_of
+from tailrace_registry.ports import Shelf
+from tailrace_runtime.errors import RetryLater
+
+ModelName = Annotated[str, Path(description="the model's name")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="at most this many")]
+
+
+class Problem(BaseModel):
+    """What is wrong, in one sentence."""
+
+    error: str
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "there is no such model or version"},
+    422: {"model": Problem, "description": "a part of the path or the query is not what it should be"},
+    503: {"model": Problem, "description": "the database is away"},
+}
+
+
+class ModelLine(BaseModel):
+    """One model in the list: who answers now."""
+
+    model: str
+    owner: str
+    description: str
+    spec_revision: int
+    champion: int | None
+    canary: CanaryArm | None
+    shadows: tuple[int, ...]
+    versions: int
+
+
+class Models(BaseModel):
+    """Every model."""
+
+    models: list[ModelLine]
+
+
+class ModelPage(ModelLine):
+    """One model whole: its spec as it stands, its earlier specs, and its present deployment with the evidence."""
+
+    spec: ModelSpec
+    spec_history: list[SpecApplied]
+    deployment: DeploymentChanged | None
+
+
+class VersionLine(BaseModel):
+    """One version in the list."""
+
+    version: int
+    stage: Stage
+    learner: str
+    continual: bool
+    revision: int
+    examples: int
+    metrics: dict[str, float]
+    time: AwareDatetime
+
+
+class Versions(BaseModel):
+    """A model's versions, newest first."""
+
+    model: str
+    versions: list[VersionLine]
+
+
+class VersionPage(BaseModel):
+    """One version whole: artefact, lineage, and every move that it made with its evidence."""
+
+    version: VersionChanged
+    history: list[AuditRecorded]
+
+
+class Deployments(BaseModel):
+    """Deployments, newest first. With `as_of`, the first one was in force at that moment."""
+
+    model: str
+    deployments: list[DeploymentChanged]
+
+
+class EvidenceLine(BaseModel):
+    """An event that decisions rest on: a comparison that moved a version, an alert, the end of a training."""
+
+    kind: str
+    event_id: str
+    said_at: AwareDatetime
+    event: dict[str, object]
+
+
+class EvidenceList(BaseModel):
+    """Evidence, newest first."""
+
+    model: str
+    evidence: list[EvidenceLine]
+
+
+class AuditPage(BaseModel):
+    """Audit entries of a model, oldest first. `after` of the next page is the last sequence of this one."""
+
+    model: str
+    entries: list[AuditRecorded]
+
+
+class ChainCheck(BaseModel):
+    """Whether the audit chain, over all models, is whole from its first entry to its last."""
+
+    intact: bool
+    entries: int
+    head_sequence: int
+    head_sha256: str
+    broken_at: int | None
+    reason: str
+
+
+def _line(model: Model) -> dict[str, object]:
+    arms = arms_of(model)
+    return {
+        "model": model.name,
+        "owner": model.spec.owner,
+        "description": model.spec.description,
+        "spec_revision": arms.spec_revision,
+        "champion": arms.champion,
+        "canary": arms.canary,
+        "shadows": arms.shadows,
+        "versions": len(model.versions),
+    }
+
+
+def _version_line(version: VersionChanged) -> VersionLine:
+    return VersionLine.model_validate({**dict(version), "examples": version.lineage.examples})
+
+
+def _document(event: Event) -> dict[str, object]:
+    return event.model_dump(mode="json")
+
+
+def _missing(reason: str) -> NoReturn:
+    raise HTTPException(404, reason)
+
+
+async def _find(shelf: Shelf, name: str) -> Model:
+    model = await shelf.model(name)
+    return model if model is not None else _missing(f"there is no model {name}")
+
+
+def model_routes(shelf: Shelf) -> APIRouter:
+    """What is so now: models and versions."""
+    api = APIRouter(prefix="/v1", responses=ERRORS)
+
+    @api.get("/models")
+    async def models() -> Models:
+        """Every model, by name."""
+        return Models(models=[ModelLine.model_validate(_line(model)) for model in await shelf.models()])
+
+    @api.get("/models/{model}")
+    async def one_model(model: ModelName) -> ModelPage:
+        """One model with its spec and its deployment."""
+        found = await _find(shelf, model)
+        history = await shelf.specs(model)
+        page = {"spec": found.spec, "spec_history": history, "deployment": found.deployment}
+        return ModelPage.model_validate({**_line(found), **page})
+
+    @api.get("/models/{model}/versions")
+    async def versions(model: ModelName) -> Versions:
+        """A model's versions, newest first."""
+        found = await _find(shelf, model)
+        lines = [_version_line(found.versions[number]) for number in sorted(found.versions, reverse=True)]
+        return Versions(model=model, versions=lines)
+
+    @api.get("/models/{model}/versions/{version}")
+    async def one_version(model: ModelName, version: Annotated[int, Path(ge=1)]) -> VersionPage:
+        """One version with its lineage and its moves."""
+        found = await _find(shelf, model)
+        if version not in found.versions:
+            _missing(f"{model} has no version {version}")
+        history = await shelf.audit(model, f"version {version}", 0, 1000)
+        return VersionPage(version=found.versions[version], history=history)
+
+    return api
+
+
+def history_routes(shelf: Shelf) -> APIRouter:
+    """What was so, and why: deployments, evidence and the audit chain."""
+    api = APIRouter(prefix="/v1", responses=ERRORS)
+
+    @api.get("/models/{model}/deployments")
+    async def deployments(model: ModelName, as_of: AwareDatetime | None = None, limit: Limit = 100) -> Deployments:
+        """Who answered when, and why; newest first."""
+        await _find(shelf, model)
+        return Deployments(model=model, deployments=await shelf.deployments(model, as_of, limit))
+
+    @api.get("/models/{model}/evidence")
+    async def evidence(model: ModelName, limit: Limit = 100) -> EvidenceList:
+        """What decisions rested on, newest first."""
+        await _find(shelf, model)
+        lines = [
+            EvidenceLine(kind=each.kind, event_id=each.event_id, said_at=each.said_at, event=_document(each.event))
+            for each in await shelf.evidence(model, limit)
+        ]
+        return EvidenceList(model=model, evidence=lines)
+
+    @api.get("/models/{model}/audit")
+    async def audit(model: ModelName, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100) -> AuditPage:
+        """What was asked, decided and refused, oldest first."""
+        entries = await shelf.audit(model, None, after, limit)
+        if not entries:
+            await _find(shelf, model)
+        return AuditPage(model=model, entries=entries)
+
+    @api.get("/audit/verify")
+    async def verify() -> ChainCheck:
+        """Check the audit chain of all models."""
+        check = await shelf.verify()
+        return ChainCheck(
+            intact=check.intact,
+            entries=check.entries,
+            head_sequence=check.head.sequence,
+            head_sha256=check.head.sha256,
+            broken_at=check.broken_at,
+            reason=check.reason,
+        )
+
+    return api
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = str(error.detail) if isinstance(error, HTTPException) else "the registry failed"
+    return JSONResponse({"error": detail}, status_code=status)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+    where = ".".join(str(part) for part in first["loc"])
+    return JSONResponse({"error": f"{where}: {first['msg']}"}, status_code=422)
+
+
+async def _away(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": f"{error}; try again"}, status_code=503, headers={"retry-after": "1"})
+
+
+def create_api(shelf: Shelf) -> FastAPI:
+    """The application: the routes of this module, errors as sentences, and no pages that nobody asked for."""
+    app = FastAPI(title="Tailrace registry", version="1", docs_url=None, redoc_url=None)
+    app.include_router(model_routes(shelf))
+    app.include_router(history_routes(shelf))
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(RetryLater, _away)
+    return app

@@ -1,0 +1,18 @@
+"""registry: owns specs, versions and deployments. Topics in, handlers, topics out; `adapters.rows.TOPICS` are those out."""
+
+from tailrace_contracts import events as e
+from tailrace_registry import app, handlers
+from tailrace_runtime.service import main
+
+TOPICS_IN: app.Routes = {
+    "registry-commands": {e.CommandIssued: handlers.obey_command},
+    "candidate-trained": {e.CandidateTrained: handlers.register_candidate},
+    "revision-trained": {e.RevisionTrained: handlers.keep_revision},
+    "evaluations": {e.ArmsCompared: handlers.weigh_comparison},
+    "alerts": {e.AlertRaised: handlers.note_alert},
+    "training-progressed": {e.TrainingProgressed: handlers.note_training},
+}
+TOPICS_OUT = ("model-specs", "model-versions", "deployments", "training-requested", "audit-entries")
+
+if __name__ == "__main__":
+    main(lambda: app.create_service(TOPICS_IN, TOPICS_OUT))

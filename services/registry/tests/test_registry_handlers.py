@@ -1,0 +1,329 @@
+"""What the registry does with each event, on the books in memory and on those in a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tailrace_contracts.audit import verify_chain
+from tailrace_contracts.events import (
+    ApplySpec,
+    AuditRecorded,
+    DeploymentChanged,
+    Event,
+    PromoteVersion,
+    RejectVersion,
+    RollbackModel,
+    SpecApplied,
+    TrainingProgressed,
+    TrainingRequested,
+    TrainModel,
+    VersionChanged,
+)
+from tailrace_registry.app import batch_handlers
+from tailrace_registry.domain.commands import run_of
+from tailrace_registry.main import TOPICS_IN
+from tailrace_registry.ports import Books, Shelf
+from tailrace_registry.testing import (
+    NOON,
+    MemoryBooks,
+    a_candidate,
+    a_command,
+    a_comparison,
+    a_revision,
+    a_spec,
+    an_alert,
+)
+from tailrace_runtime.consumer import Outcome, Parked
+from tailrace_runtime.testing import FixedClock, record
+
+
+class Desk:
+    """Books with a topic before each of their handlers."""
+
+    def __init__(self, books: Books, shelf: Shelf, published: Callable[[], Awaitable[list[Event]]]) -> None:
+        self.shelf = shelf
+        self.published = published
+        self.offsets: dict[str, int] = {}
+        self.handlers = batch_handlers(TOPICS_IN, books, FixedClock(NOON))
+
+    async def tell(self, topic: str, *values: Event | bytes | None) -> list[Parked]:
+        """Put events on a topic and have them handled as one batch; gives back what was parked."""
+        first = self.offsets.get(topic, 0)
+        self.offsets[topic] = first + len(values)
+        return (await self.again(topic, first, *values)).parked
+
+    async def again(self, topic: str, first: int, *values: Event | bytes | None) -> Outcome:
+        """Have events handled that stand on a topic from an offset on."""
+        encoded = [value.encode() if isinstance(value, Event) else value for value in values]
+        records = [record(value, topic, offset=first + i) for i, value in enumerate(encoded)]
+        return await self.handlers[topic](records)
+
+    async def of(self, kind: type[Event]) -> list[Any]:
+        """The published events of a class, in order."""
+        return [event for event in await self.published() if isinstance(event, kind)]
+
+    async def stages(self) -> dict[int, str]:
+        """Each version of `rain` with its stage."""
+        model = await self.shelf.model("rain")
+        return {number: version.stage for number, version in sorted(model.versions.items())} if model else {}
+
+    async def answer(self, command_id: str) -> AuditRecorded:
+        """The one answer to a command."""
+        (entry,) = [e for e in await self.of(AuditRecorded) if e.command_id == command_id]
+        assert isinstance(entry, AuditRecorded)
+        return entry
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+async def desk(request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
+    """Books of both kinds, empty."""
+    if request.param == "memory":
+        books = MemoryBooks()
+
+        async def published() -> list[Event]:
+            return books.published
+
+        yield Desk(books, books, published)
+    else:
+        raise NotImplementedError
+
+
+async def test_spec_is_applied_counted_and_answered(desk: Desk) -> None:
+    """A spec would take effect twice, or not at all, or its author would get no answer."""
+    await desk.tell("registry-commands", a_command(ApplySpec(spec=a_spec()), command_id="a"))
+    await desk.tell("registry-commands", a_command(ApplySpec(spec=a_spec()), command_id="b"))
+    changed = a_spec(owner="another-team")
+    await desk.tell("registry-commands", a_command(ApplySpec(spec=changed), command_id="c"))
+    specs = await desk.of(SpecApplied)
+    assert [(s.spec_revision, s.spec.owner, s.applied_by) for s in specs] == [
+        (1, "weather-team", "ada"),
+        (2, "another-team", "ada"),
+    ]
+    assert "unchanged" in (await desk.answer("b")).reason
+    assert [s.spec_revision for s in await desk.shelf.specs("rain")] == [1, 2]
+    model = await desk.shelf.model("rain")
+    assert model is not None
+    assert model.spec == changed
+
+
+async def applied(desk: Desk, **parts: Any) -> None:
+    """A model with a spec."""
+    await desk.tell("registry-commands", a_command(ApplySpec(spec=a_spec(**parts)), command_id="apply"))
+
+
+async def test_candidate_goes_all_the_way(desk: Desk) -> None:
+    """The loop would not close: a better version would never answer, or without a reason that an auditor can follow."""
+    await applied(desk)
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    assert await desk.stages() == {1: "champion", 2: "shadow"}
+    await desk.tell("evaluations", a_comparison(2, 1, "undecided"), a_comparison(2, 1, "better", evaluation_id="e-1"))
+    assert await desk.stages() == {1: "champion", 2: "canary"}
+    await desk.tell("evaluations", a_comparison(2, 1, "better", stage="canary", evaluation_id="e-2"))
+    assert await desk.stages() == {1: "retired", 2: "champion"}
+    deployments = await desk.of(DeploymentChanged)
+    arms = [(d.sequence, d.champion, d.canary and d.canary.version, d.shadows) for d in deployments]
+    assert arms == [(1, 1, None, ()), (2, 1, None, (2,)), (3, 1, 2, ()), (4, 2, None, ())]
+    assert [[e.event_id for e in d.evidence] for d in deployments] == [["a", "a"], ["b"], ["e-1"], ["e-2"]]
+    history = await desk.shelf.audit("rain", "version 2", 0, 100)
+    assert [entry.action for entry in history] == ["registered", "shadow", "canary", "champion"]
+    check = await desk.shelf.verify()
+    assert check.intact
+    assert verify_chain(e.encode() for e in await desk.of(AuditRecorded)).head == check.head
+
+
+async def test_repeated_facts_change_nothing(desk: Desk) -> None:
+    """After a crash the same events come again, perhaps at other offsets, and versions or promotions would double."""
+    await applied(desk)
+    better = a_comparison(2, 1, "better")
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"), a_candidate("b"))
+    await desk.tell("evaluations", better, better)
+    promote = a_command(PromoteVersion(version=2), command_id="p")
+    await desk.tell("registry-commands", promote, promote)
+    before = await desk.published()
+    await desk.again("candidate-trained", 0, a_candidate("a"), a_candidate("b"))
+    await desk.again("evaluations", 0, better)
+    await desk.again("registry-commands", 1, promote)
+    await desk.tell("candidate-trained", a_candidate("b"), a_candidate("a"))
+    await desk.tell("evaluations", better)
+    await desk.tell("registry-commands", promote, a_command(ApplySpec(spec=a_spec()), command_id="apply"))
+    await desk.tell("alerts", an_alert("x"), an_alert("x"))
+    assert await desk.published() == before
+    assert await desk.stages() == {1: "retired", 2: "champion"}
+
+
+async def test_same_comparison_never_moves_twice(desk: Desk) -> None:
+    """A continual version sent back to shadow would return to canary on the evidence that it once went there on."""
+    await applied(desk, rollout={"max_examples": 300})
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b", continual=True))
+    better = a_comparison(2, 1, "better")
+    await desk.tell("evaluations", better, a_comparison(2, 1, "undecided", stage="canary", examples=300))
+    assert await desk.stages() == {1: "champion", 2: "shadow"}
+    await desk.tell("evaluations", better)
+    assert await desk.stages() == {1: "champion", 2: "shadow"}
+    await desk.tell("evaluations", a_comparison(2, 1, "better", evaluation_id="another"))
+    assert await desk.stages() == {1: "champion", 2: "canary"}
+
+
+async def test_revisions_follow_their_version(desk: Desk) -> None:
+    """Serving would go on with an old state of a learner that has learned on."""
+    await applied(desk, learners={"online": {}})
+    await desk.tell("candidate-trained", a_candidate("river", continual=True))
+    await desk.tell("revision-trained", a_revision("river", 3), a_revision("river", 4), a_revision("other", 9))
+    await desk.tell("revision-trained", a_revision("river", 2), a_revision("river", 4))
+    changes = await desk.of(VersionChanged)
+    assert [(c.version, c.revision, c.stage, c.lineage.examples) for c in changes] == [
+        (1, 0, "champion", 500),
+        (1, 4, "champion", 504),
+    ]
+    assert changes[-1].artefact == a_revision("river", 4).artefact
+    assert len(await desk.of(DeploymentChanged)) == 1
+    assert len(await desk.of(AuditRecorded)) == 3
+
+
+async def test_revision_before_its_candidate_is_kept(desk: Desk) -> None:
+    """After an outage the topics are read in any order, and a quiet learner's newest state would be lost for good."""
+    await applied(desk, learners={"online": {}})
+    await desk.tell("revision-trained", a_revision("river", 7))
+    await desk.tell("candidate-trained", a_candidate("river", continual=True))
+    (change,) = await desk.of(VersionChanged)
+    assert (change.revision, change.artefact) == (7, a_revision("river", 7).artefact)
+
+
+async def test_revision_and_move_do_not_undo_each_other(desk: Desk) -> None:
+    """A promotion would put back the artefact of an older revision."""
+    await applied(desk)
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("river", continual=True))
+    await desk.tell("revision-trained", a_revision("river", 5))
+    await desk.tell("registry-commands", a_command(PromoteVersion(version=2), command_id="p"))
+    await desk.tell("revision-trained", a_revision("river", 6))
+    newest = (await desk.of(VersionChanged))[-1]
+    assert (newest.version, newest.stage, newest.revision) == (2, "champion", 6)
+
+
+async def test_train_is_asked_for_once(desk: Desk) -> None:
+    """`tailrace train` would train nothing, or twice."""
+    await applied(desk)
+    train = a_command(TrainModel(), command_id="t", reason="new station")
+    await desk.tell("registry-commands", train, train)
+    (asked,) = await desk.of(TrainingRequested)
+    assert (asked.run_id, asked.reason, asked.requested_by, asked.spec_revision) == (
+        run_of("t"),
+        "new station",
+        "ada",
+        1,
+    )
+    assert run_of("t") in (await desk.answer("t")).reason
+
+
+@pytest.mark.parametrize(
+    "command", [PromoteVersion(version=1), RejectVersion(version=1), RollbackModel(), TrainModel()]
+)
+async def test_command_for_unknown_model_is_refused(desk: Desk, command: Any) -> None:
+    """A typing error in a model's name would leave its author waiting."""
+    await desk.tell("registry-commands", a_command(command, command_id="x", model="rian"))
+    answer = await desk.answer("x")
+    assert (answer.outcome, answer.reason) == ("refused", "there is no model rian; apply a spec for it first")
+    assert await desk.shelf.models() == []
+
+
+async def test_refusal_leaves_everything_as_it_was(desk: Desk) -> None:
+    """A refused command would still move a version."""
+    await applied(desk)
+    await desk.tell("candidate-trained", a_candidate("a"))
+    await desk.tell("registry-commands", a_command(RollbackModel(), command_id="r"))
+    assert (await desk.answer("r")).outcome == "refused"
+    assert await desk.stages() == {1: "champion"}
+    assert len(await desk.of(DeploymentChanged)) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (
+            {"command": "apply-spec", "spec": {"model": "rain", "owner": "ada", "colour": "red"}},
+            "spec: features: this field is required (and 2 more)",
+        ),
+        ({"command": "promote", "version": "two"}, "the command promote needs a version, a whole number from 1"),
+        (
+            {"command": "delete"},
+            "the registry knows apply-spec, promote, reject, rollback and train, and not delete",
+        ),
+        (
+            "promote 3",
+            "the command is not one that the registry knows; check it against the schema of command-issued",
+        ),
+    ],
+)
+async def test_unreadable_command_is_answered(desk: Desk, command: object, reason: str) -> None:
+    """A tool that writes a wrong command would wait for an answer that never comes."""
+    document = {"command_id": "u", "model": "rain", "issued_by": "ada", "command": command}
+    value = json.dumps(document).encode()
+    assert await desk.tell("registry-commands", value, value) == []
+    answer = await desk.answer("u")
+    assert (answer.outcome, answer.actor, answer.reason) == ("refused", "ada", reason)
+
+
+@pytest.mark.parametrize(
+    "value", [b"{", b"[]", b'{"command_id": "a"}', b'{"model": 1}', None, a_candidate("a").encode()]
+)
+async def test_command_of_nobody_is_parked(desk: Desk, value: bytes | None) -> None:
+    """Garbage on the command topic would stop the registry, or vanish."""
+    fine = a_command(ApplySpec(spec=a_spec()), command_id="apply")
+    parked = await desk.tell("registry-commands", value, fine)
+    assert [p.code for p in parked] == ["unreadable-command"]
+    assert len(await desk.of(SpecApplied)) == 1
+
+
+@pytest.mark.parametrize(
+    ("topic", "value", "code"),
+    [
+        ("candidate-trained", a_candidate("a", model="snow"), "unknown-model"),
+        ("candidate-trained", a_candidate("a", spec_revision=9), "unknown-spec-revision"),
+        ("candidate-trained", b"{}", "unreadable-event"),
+        ("evaluations", a_comparison(2, 1, "better", model="snow"), "unknown-model"),
+        ("evaluations", b"\xff", "unreadable-event"),
+        ("revision-trained", b"nothing", "unreadable-event"),
+    ],
+)
+async def test_impossible_event_is_parked(desk: Desk, topic: str, value: Event | bytes, code: str) -> None:
+    """An event that can never be handled would block its topic, or be dropped without a trace."""
+    await applied(desk)
+    before = await desk.published()
+    parked = await desk.tell(topic, value)
+    assert [p.code for p in parked] == [code]
+    assert await desk.published() == before
+
+
+async def test_evidence_is_kept(desk: Desk) -> None:
+    """Nobody could see what an alert or a failed training had said when a decision was taken."""
+    await applied(desk)
+    failed = TrainingProgressed(run_id="r", model="rain", stage="failed", message="too few examples", time=NOON)
+    await desk.tell("training-progressed", failed.model_copy(update={"stage": "started"}), failed)
+    await desk.tell("alerts", an_alert("x"), an_alert("x"))
+    kept = await desk.shelf.evidence("rain", 10)
+    assert sorted((line.kind, line.event_id) for line in kept) == [("alert", "x"), ("training", "r")]
+    assert failed in [line.event for line in kept]
+    assert await desk.shelf.evidence("snow", 10) == []
+
+
+async def test_tombstones_and_others_events_decide_nothing(desk: Desk) -> None:
+    """Compaction's leftovers would be taken for poison."""
+    await applied(desk)
+    before = await desk.published()
+    assert await desk.tell("revision-trained", None) == []
+    assert await desk.tell("evaluations", an_alert("x")) == []
+    assert await desk.published() == before
+
+
+async def test_deployments_can_be_asked_for_as_of(desk: Desk) -> None:
+    """An auditor could not tell who answered on a given day."""
+    await applied(desk)
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    everything = await desk.shelf.deployments("rain", None, 10)
+    assert [d.sequence for d in everything] == [2, 1]
+    assert await desk.shelf.deployments("rain", NOON, 1) == everything[:1]
+    assert await desk.shelf.deployments("rain", NOON.replace(hour=11), 10) == []
