@@ -1,0 +1,300 @@
+"""The `tailrace` command: decode the command line, call, print. What a command does stands in the modules beside it.
+
+Exit status: 0 done; 1 it could not be done, with one sentence on standard error; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from tailrace_cli import dead_letters as letters
+from tailrace_cli import sending, stack
+from tailrace_cli.connection import CommandError, Connection, connect
+from tailrace_cli.output import err, out, show
+from tailrace_cli.registry import issue
+from tailrace_cli.state import known
+from tailrace_client import PublishError
+from tailrace_contracts import SpecError, load_spec
+from tailrace_contracts.events import (
+    ApplySpec,
+    Command,
+    EventParked,
+    PromoteVersion,
+    RejectVersion,
+    RollbackModel,
+    TrainModel,
+)
+from tailrace_local import Home, LocalError, shown
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Keeps machine-learning models true while the stream changes under them.
+
+Start with `tailrace demo weather`: it brings up everything on this machine and plays a real stream through the loop.
+Then `tailrace up`, `tailrace apply SPEC.yaml`, and send events with `tailrace send` or over HTTP.""",
+)
+demo = typer.Typer(no_args_is_help=True, help="Play a real stream through the whole loop, watch it, and get a report.")
+dead = typer.Typer(no_args_is_help=True, help="What could not be handled: list, show, replay.")
+app.add_typer(demo, name="demo")
+app.add_typer(dead, name="dead-letters")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Model = Annotated[str, typer.Argument(help="The model's name, as `tailrace models` shows it.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit log.")]
+Topic = Annotated[str, typer.Option(help="Only those of this topic, such as prediction-events.")]
+Code = Annotated[str, typer.Option(help="Only those with this reason code, such as unknown-model.")]
+OfModel = Annotated[str, typer.Option("--model", help="Only those of this model.")]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write the report to this file, as JSON.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Play only this many rows (default: all).")]
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's or the machine's becomes one sentence."""
+    try:
+        app()
+    except (CommandError, SpecError, PublishError, LocalError) as error:
+        err.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _run(work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+    return asyncio.run(work(connect(Home.chosen())))
+
+
+# ---------------------------------------------------------------- the machine
+
+
+@app.command()
+def up(
+    port: Annotated[
+        int | None,
+        typer.Option(min=1024, max=65000, help="Services listen on PORT+1 to PORT+5 (default 8100, or free ports)."),
+    ] = None,
+) -> None:
+    """Start Kafka, PostgreSQL and the five services on this machine; they go on until `tailrace down`."""
+    home = Home.chosen()
+    if stack.is_up(home):
+        out.print(f"already up in {home.folder}")
+    else:
+        with shown() as report:
+            stack.bring_up(home, detached=True, report=report, base_port=port)
+    _status(home, as_json=False)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that `tailrace up` started here. Data stay in the home."""
+    stopped = stack.take_down(Home.chosen())
+    out.print(f"stopped {', '.join(stopped)}")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show what runs here, where it listens, and where its log is."""
+    _status(Home.chosen(), as_json=as_json)
+
+
+def _status(home: Home, *, as_json: bool) -> None:
+    rows = [
+        {
+            "name": entry.name,
+            "pid": entry.pid if entry.alive() else None,
+            "state": "running" if entry.alive() else "ended",
+            "address": f"127.0.0.1:{entry.port}",
+            "log": entry.log,
+        }
+        for entry in home.noted()
+    ]
+    show(rows, as_json=as_json, empty=f"nothing runs in {home.folder}; start it with `tailrace up`")
+    if any(row["state"] == "ended" for row in rows):
+        msg = "some processes have ended; look at their logs, then run `tailrace up` again"
+        raise CommandError(msg)
+
+
+# ---------------------------------------------------------------- models
+
+
+@app.command()
+def apply(
+    spec: Annotated[Path, typer.Argument(help="A model spec in YAML; see docs/reference/model-spec.md.")],
+    reason: Reason = "",
+) -> None:
+    """Make a YAML file the spec of its model: checked here, then by the registry, then in force everywhere."""
+    loaded = load_spec(spec)
+    answer = _run(lambda to: issue(to, loaded.model, ApplySpec(spec=loaded), reason))
+    out.print(f"{loaded.model}: {answer.subject} {answer.outcome}" + (f" ({answer.reason})" if answer.reason else ""))
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """Show every model with its versions, their roles and what they learned from."""
+    facts = _run(known)
+    rows = [
+        {
+            "model": model,
+            "version": f"{each.version}.{each.revision}" if each.continual else str(each.version),
+            "role": facts.role(each),
+            "learner": each.learner,
+            "examples": each.lineage.examples,
+            "accuracy": round(each.metrics["accuracy"], 4) if "accuracy" in each.metrics else None,
+            "trained_on": str(each.lineage.trained_on),
+        }
+        for model in sorted(facts.specs)
+        for each in sorted(facts.versions.get(model, {}).values(), key=lambda version: version.version)
+    ]
+    rows += [{"model": model, "version": "none yet"} for model in sorted(facts.specs) if model not in facts.versions]
+    columns = ("model", "version", "role", "learner", "examples", "accuracy", "trained_on")
+    show(rows, as_json=as_json, empty="no models; apply a spec with `tailrace apply SPEC.yaml`", columns=columns)
+
+
+def _command(model: str, command: Command, reason: str) -> None:
+    answer = _run(lambda to: issue(to, model, command, reason))
+    out.print(
+        f"{model}: {answer.action} {answer.subject} {answer.outcome}" + (f" ({answer.reason})" if answer.reason else "")
+    )
+
+
+@app.command()
+def promote(model: Model, version: Annotated[int, typer.Argument(min=1)], reason: Reason = "") -> None:
+    """Make a version the champion, whatever the evidence says so far."""
+    _command(model, PromoteVersion(version=version), reason)
+
+
+@app.command()
+def reject(model: Model, version: Annotated[int, typer.Argument(min=1)], reason: Reason = "") -> None:
+    """Take a candidate out of shadow or canary for good."""
+    _command(model, RejectVersion(version=version), reason)
+
+
+@app.command()
+def rollback(model: Model, reason: Reason = "") -> None:
+    """Return to the champion before this one."""
+    _command(model, RollbackModel(), reason)
+
+
+@app.command()
+def train(model: Model, reason: Reason = "") -> None:
+    """Train the model in batch, now, on its newest labelled examples."""
+    _command(model, TrainModel(), reason)
+
+
+# ---------------------------------------------------------------- events
+
+
+@app.command()
+def send(
+    kind: Annotated[str, typer.Argument(help="predictions or labels", metavar="predictions|labels")],
+    file: Annotated[str, typer.Argument(help="JSON lines (one event a line), Parquet, or - for standard input.")],
+    model: Annotated[str | None, typer.Option(help="The model, where the rows do not name it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a file of predictions or labels; every row that cannot be an event is named and skipped."""
+    if kind not in {"predictions", "labels"}:
+        msg = f"expected predictions or labels, found {kind!r}"
+        raise typer.BadParameter(msg)
+    what: sending.Kind = "predictions" if kind == "predictions" else "labels"
+    result = _run(lambda to: sending.send(to, what, file, model))
+    if as_json:
+        out.print_json(json.dumps({"sent": result.sent, "refused": result.refused}))
+    else:
+        out.print(f"sent {result.sent} {kind}")
+        for sentence in result.refused:
+            err.print(f"refused {sentence}", highlight=False, soft_wrap=True)
+    if result.refused:
+        raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- dead letters
+
+
+def _letter_row(letter: EventParked) -> dict[str, Any]:
+    return {
+        "record": letters.name(letter),
+        "code": letter.code,
+        "model": letter.model,
+        "time": letter.time,
+        "reason": letter.reason,
+    }
+
+
+@dead.command("list")
+def dead_list(topic: Topic = "", code: Code = "", model: OfModel = "", as_json: AsJson = False) -> None:
+    """List dead letters, oldest first."""
+    found = _run(lambda to: letters.read(to, letters.Filter(topic, code, model)))
+    show([_letter_row(each) for each in found], as_json=as_json, empty="no dead letters")
+
+
+@dead.command("show")
+def dead_show(
+    record: Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET, as `list` shows it.")], as_json: AsJson = False
+) -> None:
+    """Show one dead letter whole: where it stood, why it was parked, and its bytes."""
+    found = _run(lambda to: letters.read(to, letters.Filter(name=record)))
+    if not found:
+        msg = f"no dead letter {record}; `tailrace dead-letters list` names them"
+        raise CommandError(msg)
+    letter = found[0]
+    if as_json:
+        out.print_json(letter.model_dump_json())
+        return
+    rows = _letter_row(letter) | {
+        "by": f"{letter.service}/{letter.role}",
+        "attempts": letter.attempts,
+        "key": letters.text(letter.key),
+    }
+    show([{"field": name, "value": value} for name, value in rows.items()], as_json=False, empty="")
+    out.print(letters.text(letter.value), markup=False, highlight=False, soft_wrap=True)
+
+
+@dead.command("replay")
+def dead_replay(
+    topic: Topic = "",
+    code: Code = "",
+    model: OfModel = "",
+    record: Annotated[str, typer.Option(help="Only this one: TOPIC/PARTITION/OFFSET.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+) -> None:
+    """Publish the original records again, for example after a spec was corrected. Twice changes nothing."""
+
+    async def work(to: Connection) -> int:
+        found = await letters.read(to, letters.Filter(topic, code, model, record))
+        return len(found) if dry_run else await letters.replay(to, found)
+
+    count = _run(work)
+    out.print(f"{'would replay' if dry_run else 'replayed'} {count} record{'s' if count != 1 else ''}")
+
+
+# ---------------------------------------------------------------- demos
+
+
+@demo.command("weather")
+def demo_weather(
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Inferences a second (default: as fast as the loop goes).")
+    ] = None,
+    limit: Limit = None,
+    report: ReportFile = None,
+) -> None:
+    """Fifty years of weather: train, serve, learn online, drift, retrain, roll out, and report."""
+    from tailrace_cli.demo.command import weather
+
+    raise typer.Exit(weather(rate=rate, limit=limit, report_file=report))
+
+
+@demo.command("employment")
+def demo_employment(limit: Limit = None, report: ReportFile = None) -> None:
+    """277,677 predictions of somebody else's model: statistics, drift, late labels, groups, and report."""
+    from tailrace_cli.demo.command import employment
+
+    raise typer.Exit(employment(limit=limit, report_file=report))

@@ -1,0 +1,162 @@
+"""`tailrace demo weather`: fifty years of weather, played through the whole loop.
+
+Two thousand days are history: observations and labels, from which the first version is trained. Every later day asks
+the serving gateway for an inference and gives its label twenty days later. The player keeps at most `MAX_BEHIND` labels
+ahead of the join, so that it goes as fast as the loop does and not faster: on a stream that outran its own labels
+nobody could learn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+
+from tailrace_cli.connection import CommandError, Connection
+from tailrace_cli.demo.datasets import Row
+from tailrace_cli.demo.story import Story
+from tailrace_client import AsyncPublisher
+from tailrace_contracts.spec import ModelSpec
+
+HISTORY = 2_000
+LABEL_DELAY = 20
+MAX_BEHIND = 400
+CONNECTIONS = 8
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass
+class Played:
+    """How far the player is."""
+
+    asked: int = 0
+    answered: int = 0
+    labelled: int = 0
+    failed: list[str] = field(default_factory=list)
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Inferences answered a second."""
+        elapsed = self.seconds or (time.monotonic() - self.started if self.started else 0.0)
+        return self.answered / elapsed if elapsed else 0.0
+
+
+def prediction_id(model: str, number: int) -> str:
+    """The id of a row's question."""
+    return f"{model}-{number:06d}"
+
+
+async def until(check: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for the loop to get somewhere. Raises CommandError naming what did not happen."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > deadline:
+            msg = f"{what} has not happened within {seconds:.0f} s; look at `tailrace status` and the files in the home's logs/"
+            raise CommandError(msg)
+        await asyncio.sleep(0.02)
+
+
+async def publish_history(publisher: AsyncPublisher, spec: ModelSpec, rows: Sequence[Row]) -> None:
+    """Observations and their labels, through the public topics."""
+    for row in rows:
+        await publisher.prediction(
+            model=spec.model, features=row.features, prediction_id=prediction_id(spec.model, row.number), time=row.time
+        )
+    for row in rows:
+        await publish_label(publisher, spec, row)
+    await publisher.flush()
+
+
+async def publish_label(publisher: AsyncPublisher, spec: ModelSpec, row: Row) -> None:
+    """The truth about one row."""
+    await publisher.label(prediction_id(spec.model, row.number), model=spec.model, label=row.label, time=row.time)
+
+
+@dataclass
+class Player:
+    """Asks for one inference a row, in order, over a few connections, and labels each row twenty rows later."""
+
+    connection: Connection
+    publisher: AsyncPublisher
+    spec: ModelSpec
+    story: Story
+    rate: float | None = None
+    played: Played = field(default_factory=Played)
+
+    async def play(self, rows: Sequence[Row]) -> Played:
+        """Play all rows; returns when every one is answered and labelled."""
+        self.played.started = time.monotonic()
+        limits = httpx.Limits(max_connections=CONNECTIONS)
+        async with httpx.AsyncClient(base_url=self.connection.serving_url, limits=limits, timeout=30) as client:
+            room = asyncio.Semaphore(CONNECTIONS)
+            async with asyncio.TaskGroup() as tasks:
+                for place, row in enumerate(rows):
+                    await self._pace(place)
+                    await room.acquire()
+                    tasks.create_task(self._ask(client, row, room.release))
+                    if place >= LABEL_DELAY:
+                        await self._label(rows[place - LABEL_DELAY])
+        for row in rows[-LABEL_DELAY:]:
+            await self._label(row)
+        await self.publisher.flush()
+        self.played.seconds = time.monotonic() - self.played.started
+        return self.played
+
+    async def _pace(self, place: int) -> None:
+        if self.rate:
+            due = self.played.started + place / self.rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        before = len(self.story.joined)
+        waited = time.monotonic()
+        while self.played.labelled - self.story.served.total > MAX_BEHIND:
+            await asyncio.sleep(0.005)
+            if len(self.story.joined) > before:
+                before, waited = len(self.story.joined), time.monotonic()
+            if time.monotonic() - waited > PATIENCE_SECONDS:
+                msg = f"no label has been joined for {PATIENCE_SECONDS:.0f} s; look at `tailrace status` and the home's logs/"
+                raise CommandError(msg)
+
+    async def _label(self, row: Row) -> None:
+        await publish_label(self.publisher, self.spec, row)
+        self.played.labelled += 1
+
+    async def _ask(self, client: httpx.AsyncClient, row: Row, done: Callable[[], None]) -> None:
+        try:
+            self.played.asked += 1
+            response = await self._retried(
+                lambda: client.post(f"/v2/models/{self.spec.model}/infer", json=self._request(row))
+            )
+            if response.status_code != httpx.codes.OK:
+                self.played.failed.append(f"day {row.number}: {response.status_code} {response.text[:200]}")
+            else:
+                self.played.answered += 1
+        finally:
+            done()
+
+    async def _retried(self, post: Callable[[], Awaitable[httpx.Response]], attempts: int = 5) -> httpx.Response:
+        """A restart of serving closes connections: ask again, under the same prediction id."""
+        for attempt in range(1, attempts):
+            try:
+                response = await post()
+            except httpx.TransportError:
+                await asyncio.sleep(0.2 * attempt)
+                continue
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return response
+            await asyncio.sleep(0.2 * attempt)
+        return await post()
+
+    def _request(self, row: Row) -> dict[str, object]:
+        return {
+            "id": str(row.number),
+            "parameters": {"prediction_id": prediction_id(self.spec.model, row.number), "time": row.time.isoformat()},
+            "inputs": [
+                {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+                for name, value in row.features.items()
+            ],
+        }
