@@ -1,0 +1,94 @@
+"""Artefacts out of the object store: fetched by claim check, verified, loaded and warmed in a thread.
+
+The object store verifies the sha256, `tailrace_models` the signature and the fit to the spec, and one warm-up row that
+the model answers at all. Only then does anybody hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from tailrace_contracts.events import ClaimCheck, FeatureValue
+from tailrace_contracts.spec import ModelSpec
+from tailrace_models import Answer, ArtefactError, Predictor, load
+from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
+from tailrace_serving.domain.arms import ArmFailed
+from tailrace_serving.domain.features import FeatureRules
+from tailrace_serving.ports import ArtefactUnusable
+
+
+class Objects(Protocol):
+    """The part of the runtime's object store that serving needs."""
+
+    async def get_artefact(self, claim: ClaimCheck) -> bytes:
+        """The bytes, verified against the claim's sha256."""
+        ...
+
+
+Loading = Callable[[str, bytes, ModelSpec], Predictor]
+
+
+class StoredArtefacts:
+    """Loads artefacts of the project's own formats."""
+
+    def __init__(
+        self, objects: Objects, signing_key: bytes, unreachable: tuple[type[BaseException], ...] = (OSError,)
+    ) -> None:
+        self._objects = objects
+        self._signing_key = signing_key
+        self._unreachable = unreachable
+
+    async def load(self, claim: ClaimCheck, spec: ModelSpec) -> GuardedPredictor:
+        """The model behind a claim check. Raises ArtefactUnusable."""
+        try:
+            data = await self._objects.get_artefact(claim)
+        except (ArtefactCorrupt, ObjectMissing) as error:
+            raise ArtefactUnusable(str(error)) from error
+        except self._unreachable as error:
+            raise ArtefactUnusable(f"artefact {claim.key} cannot be fetched: {error}") from error
+        return await asyncio.to_thread(self._opened, claim.media_type, data, spec)
+
+    def _opened(self, media_type: str, data: bytes, spec: ModelSpec) -> GuardedPredictor:
+        try:
+            predictor = GuardedPredictor(load(media_type, data, signing_key=self._signing_key, spec=spec), spec)
+            predictor.predict([FeatureRules(spec).example()])
+        except ArtefactError as error:
+            raise ArtefactUnusable(str(error)) from error
+        except ArmFailed as error:
+            raise ArtefactUnusable(
+                f"the artefact loads, but fails on a row within the spec's limits: {error}"
+            ) from error
+        return predictor
+
+
+class GuardedPredictor:
+    """A model of whatever library, whose every failure is an ArmFailed and whose answers are answers."""
+
+    def __init__(self, predictor: Predictor, spec: ModelSpec) -> None:
+        self._predictor = predictor
+        self._classes = frozenset(spec.label.classes)
+
+    def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> list[Answer]:
+        """One answer for each row. Raises ArmFailed."""
+        try:
+            answers = self._predictor.predict(rows)
+        except Exception as error:  # the libraries' errors share no base; all mean that this model cannot answer
+            raise ArmFailed(f"{type(error).__name__}: {_first_line(error)}") from error
+        if len(answers) != len(rows):
+            raise ArmFailed(f"{len(answers)} answers for {len(rows)} rows")
+        for answer in answers:
+            if answer.prediction not in self._classes or not 0.0 <= answer.probability <= 1.0:
+                raise ArmFailed(f"the answer {_plain(answer)}, expected a class of the label and a probability")
+        return answers
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _plain(answer: Any) -> str:
+    probability = "NaN" if math.isnan(answer.probability) else f"{answer.probability:g}"
+    return f"{answer.prediction} with probability {probability}"

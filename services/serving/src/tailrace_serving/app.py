@@ -1,0 +1,107 @@
+"""How the service is put together.
+
+Started in this order, and stopped in the reverse: producer, capture, the three followers, the loader, and then the
+routes open. So a stop first ends the requests, then the loading, then flushes what is captured, then the producer.
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+
+from tailrace_runtime.clock import Clock, SystemClock
+from tailrace_runtime.errors import ConfigurationFault
+from tailrace_runtime.follower import Follower
+from tailrace_runtime.ids import new_id
+from tailrace_runtime.metrics import Metrics
+from tailrace_runtime.producer import Producer
+from tailrace_runtime.service import Service
+from tailrace_serving.adapters.artefacts import StoredArtefacts
+from tailrace_serving.adapters.kafka import PredictionTopic
+from tailrace_serving.capture import Capture
+from tailrace_serving.consumers import Loader, Routes
+from tailrace_serving.domain.arms import Table
+from tailrace_serving.domain.buffer import CaptureBuffer
+from tailrace_serving.handlers import Desk
+from tailrace_serving.http import HANDLERS, Front, Limits
+from tailrace_serving.metrics import INSTRUMENTS
+from tailrace_serving.ports import Artefacts, EventLog, Meter
+from tailrace_serving.settings import ServingSettings
+
+
+def create_service(
+    topics_in: Routes,
+    topic_out: str,
+    settings: ServingSettings | None = None,
+    *,
+    artefacts: Artefacts | None = None,
+    clock: Clock | None = None,
+) -> Service:
+    """The service, ready to run."""
+    settings = settings or ServingSettings()
+    metrics = Metrics("serving", INSTRUMENTS, process=True)
+    producer = Producer(settings, client_id=f"serving-{settings.instance}", metrics=metrics)
+    table = Table()
+    capture = capture_of(settings, PredictionTopic(producer, topic_out), metrics)
+    loader = Loader(
+        topics_in,
+        table,
+        artefacts or stored_artefacts(settings),
+        metrics,
+        retry_seconds=settings.artefact_retry_seconds,
+    )
+    followers = [Follower(settings, topic, loader.on_event, metrics=metrics) for topic in topics_in]
+    desk = Desk(clock or SystemClock(), new_id, metrics)
+    front = Front(table, loader, capture, desk, Limits(settings.max_body_bytes, settings.max_rows))
+    return Service(
+        "serving",
+        settings,
+        {},
+        application(front),
+        [capture, *followers, loader],
+        producer=producer,
+        metrics=metrics,
+    )
+
+
+def application(front: Front) -> Starlette:
+    """The HTTP application by itself."""
+    return Starlette(routes=front.routes(), exception_handlers=HANDLERS)
+
+
+def capture_of(settings: ServingSettings, events: EventLog, meter: Meter) -> Capture:
+    """The way from answers to events, with this deployment's bounds."""
+    return Capture(
+        events,
+        meter,
+        CaptureBuffer(settings.capture_max_events, settings.capture_max_bytes),
+        max_pending=settings.max_pending_rows,
+        linger_seconds=settings.capture_linger_seconds,
+        retry_seconds=settings.capture_retry_seconds,
+        acknowledge_seconds=settings.acknowledge_seconds,
+        flush_seconds=settings.capture_flush_seconds,
+    )
+
+
+def stored_artefacts(settings: ServingSettings) -> StoredArtefacts:
+    """Artefacts out of the deployment's object store. Raises ConfigurationFault without a usable signing key."""
+    from tailrace_runtime.objects import ObjectStore
+
+    return StoredArtefacts(ObjectStore.from_url(settings.object_store), signing_key(settings))
+
+
+def signing_key(settings: ServingSettings) -> bytes:
+    """The key that river artefacts are signed with. Raises ConfigurationFault."""
+    path = settings.signing_key_file
+    if path is None:
+        raise ConfigurationFault(
+            "TAILRACE_SIGNING_KEY_FILE is not set: name the file with the key that the training service signs with"
+        )
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationFault(
+            f"the signing key {path} (TAILRACE_SIGNING_KEY_FILE) cannot be read: {error.strerror}"
+        ) from error
+    if not key:
+        raise ConfigurationFault(f"the signing key {path} is empty; expected at least 32 random bytes")
+    return key

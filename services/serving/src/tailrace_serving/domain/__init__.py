@@ -1,0 +1,1 @@
+"""What serving knows, without any framework: features, protocol, arms, artefacts wanted, events, the bounded buffer."""

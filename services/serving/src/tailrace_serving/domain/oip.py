@@ -1,0 +1,243 @@
+"""The Open Inference Protocol, version 2, over JSON: requests to questions, answers to responses, models to metadata.
+
+One named tensor for each feature, of shape [n] or [n, 1], its data flat or nested: any numeric datatype or BOOL for a
+numerical feature, BYTES for a categorical one; `null` where a value is missing. Out come `prediction` INT64,
+`probability` FP64 and `prediction_id` BYTES, each [n]. The binary tensor extension is not spoken: as the protocol
+allows, a request for binary outputs is answered in JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from tailrace_contracts.spec import CategoricalFeature
+from tailrace_serving.domain.arms import ArmAnswer, Arms, Member
+from tailrace_serving.domain.features import FeatureRules, listed
+from tailrace_serving.domain.question import Question, entity, identifiers, moment
+from tailrace_serving.domain.refusal import Refused
+
+OUTPUTS = {"prediction": "INT64", "probability": "FP64", "prediction_id": "BYTES"}
+
+_INTEGERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+_FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
+_NUMERICAL = _INTEGERS | _FLOATS | {"BOOL"}
+
+
+class Parameters(msgspec.Struct):
+    """The request parameters that mean something here; others are ignored, as the protocol asks."""
+
+    prediction_id: Any = None
+    prediction_ids: Any = None
+    entity: Any = None
+    time: Any = None
+
+
+class Tensor(msgspec.Struct):
+    """One input."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+
+
+class WantedOutput(msgspec.Struct):
+    """One output that the caller asks for."""
+
+    name: str
+
+
+class InferRequest(msgspec.Struct):
+    """The body of an inference request."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+    parameters: Parameters | None = None
+    outputs: list[WantedOutput] | None = None
+
+
+def question(request: InferRequest, rules: FeatureRules, max_rows: int) -> Question:
+    """The question in a request. Raises Refused."""
+    count = _count(request.inputs, max_rows)
+    _check_outputs(request.outputs)
+    columns: dict[str, list[Any]] = {}
+    for tensor in request.inputs:
+        if tensor.name in columns:
+            raise Refused("malformed", f"input {tensor.name!r} is given twice, expected each feature once")
+        columns[tensor.name] = _column(tensor, count, rules)
+    if count == 1:
+        rows = [rules.row({name: column[0] for name, column in columns.items()})]
+    else:
+        rows = [
+            rules.row({name: column[index] for name, column in columns.items()}, f"row {index}: ")
+            for index in range(count)
+        ]
+    asked = request.parameters
+    if asked is None:
+        return Question(rows)
+    return Question(
+        rows,
+        identifiers(asked.prediction_id, asked.prediction_ids, count, "parameters: "),
+        entity(asked.entity, "parameters: "),
+        moment(asked.time, "parameters: "),
+    )
+
+
+def _count(tensors: list[Tensor], max_rows: int) -> int:
+    if not tensors:
+        raise Refused("malformed", "inputs is empty, expected one tensor for each feature")
+    counts: dict[int, str] = {}
+    for tensor in tensors:
+        shape = tensor.shape
+        if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)) or shape[0] < 1:
+            raise Refused(
+                "malformed", f"input {tensor.name!r} has shape {shape}, expected [n] or [n, 1] with n of 1 or more"
+            )
+        counts.setdefault(shape[0], tensor.name)
+    if len(counts) > 1:
+        (one, name), (other, other_name), *_ = counts.items()
+        raise Refused(
+            "malformed", f"input {other_name!r} has {other} rows and {name!r} has {one}, expected the same number"
+        )
+    count = next(iter(counts))
+    check_rows(count, max_rows)
+    return count
+
+
+def check_rows(count: int, max_rows: int) -> None:
+    """Refuse more rows than one request may have."""
+    if count > max_rows:
+        raise Refused("too-large", f"the request has {count} rows, expected at most {max_rows}; send several requests")
+
+
+def _column(tensor: Tensor, count: int, rules: FeatureRules) -> list[Any]:
+    feature = rules.specs.get(tensor.name)
+    if feature is None:
+        raise rules.unknown(tensor.name)
+    data = tensor.data
+    if data and type(data[0]) is list:
+        data = [_alone(each, tensor) for each in data]
+    if len(data) != count:
+        raise Refused(
+            "malformed", f"input {tensor.name!r} has {len(data)} values, expected {count} for shape {tensor.shape}"
+        )
+    fits = _fits_words if isinstance(feature, CategoricalFeature) else _fits_numbers(tensor.datatype)
+    if fits is None or (fits is _fits_words and tensor.datatype != "BYTES"):
+        expected = "BYTES" if fits is _fits_words else "FP64, FP32, INT64, INT32 or BOOL"
+        raise Refused("malformed", f"input {tensor.name!r} has datatype {tensor.datatype!r}, expected {expected}")
+    for value in data:
+        if not fits(value):
+            raise Refused(
+                "malformed", f"input {tensor.name!r} holds {_brief(value)}, expected data of datatype {tensor.datatype}"
+            )
+    return data
+
+
+def _alone(value: Any, tensor: Tensor) -> Any:
+    if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list):
+        raise Refused("malformed", f"input {tensor.name!r} is nested otherwise than its shape {tensor.shape} says")
+    return value[0]
+
+
+def _fits_words(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _fits_numbers(datatype: str) -> Callable[[object], bool] | None:
+    if datatype in _FLOATS:
+        return _is_float
+    if datatype in _INTEGERS:
+        return _is_integer
+    return _is_bool if datatype == "BOOL" else None
+
+
+def _is_float(value: object) -> bool:
+    return type(value) is float or type(value) is int or value is None
+
+
+def _is_integer(value: object) -> bool:
+    return type(value) is int or value is None
+
+
+def _is_bool(value: object) -> bool:
+    return type(value) is bool or value is None
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _check_outputs(wanted: list[WantedOutput] | None) -> None:
+    for output in wanted or ():
+        if output.name not in OUTPUTS:
+            raise Refused("malformed", f"output {output.name!r} is unknown, expected {listed(tuple(OUTPUTS))}")
+
+
+def response(
+    request: InferRequest, arms: Arms, served: Member, answers: Sequence[ArmAnswer], ids: Sequence[str]
+) -> dict[str, Any]:
+    """The body of an inference response."""
+    columns: dict[str, Sequence[Any]] = {
+        "prediction": [each.prediction for each in answers],
+        "probability": [each.probability for each in answers],
+        "prediction_id": ids,
+    }
+    names = [each.name for each in request.outputs] if request.outputs else list(OUTPUTS)
+    body: dict[str, Any] = {
+        "model_name": arms.model,
+        "model_version": served.loaded.label,
+        "parameters": arm_parameters(served),
+        "outputs": [
+            {"name": name, "datatype": OUTPUTS[name], "shape": [len(answers)], "data": columns[name]} for name in names
+        ],
+    }
+    if request.id is not None:
+        body["id"] = request.id
+    return body
+
+
+def arm_parameters(served: Member) -> dict[str, Any]:
+    """Which arm answered; `revision` only where the version is a continual one."""
+    parameters: dict[str, Any] = {"arm": served.arm, "version": served.loaded.version}
+    if served.loaded.revision is not None:
+        parameters["revision"] = served.loaded.revision
+    return parameters
+
+
+def model_metadata(arms: Arms, only: Member | None = None) -> dict[str, Any]:
+    """What the model is asked and answers, of all versions served or of one."""
+    members = [only] if only else list(arms.members())
+    return {
+        "name": arms.model,
+        "versions": [member.loaded.label for member in members],
+        "platform": f"tailrace_{members[0].loaded.learner}" if members else "tailrace",
+        "inputs": [
+            {
+                "name": name,
+                "datatype": "BYTES" if isinstance(feature, CategoricalFeature) else "FP64",
+                "shape": [-1],
+            }
+            for name, feature in arms.rules.specs.items()
+        ],
+        "outputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in OUTPUTS.items()],
+        "parameters": status(arms),
+    }
+
+
+def status(arms: Arms) -> dict[str, Any]:
+    """Who answers, and what stands in the way of who should, as flat parameters."""
+    parameters: dict[str, Any] = {}
+    if arms.champion:
+        parameters["champion"] = arms.champion.label
+    if arms.canary:
+        parameters["canary"] = arms.canary.label
+        parameters["canary_percent"] = arms.canary_percent
+    if arms.shadows:
+        parameters["shadows"] = ", ".join(each.label for each in arms.shadows)
+    for version, problem in arms.problems.items():
+        parameters[f"problem_{version}"] = problem
+    return parameters

@@ -1,0 +1,181 @@
+"""The use cases: answer a question, answer for the other arms, bring a model's arms up to date.
+
+Nothing here knows HTTP or Kafka. `answer` is the hot path and does nothing that waits; a predictor is called on the
+event loop, in slices, because the small models that learn on a stream answer in tens of microseconds and may be
+called from one thread at a time only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from tailrace_contracts.events import VersionChanged
+from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Loaded, Member, Table
+from tailrace_serving.domain.buffer import Captured
+from tailrace_serving.domain.deployment import Facts, arranged, plan, reusable
+from tailrace_serving.domain.features import Features, Row
+from tailrace_serving.domain.prediction_event import Output, Prediction, encode
+from tailrace_serving.domain.question import Question
+from tailrace_serving.domain.refusal import Refused
+from tailrace_serving.ports import Artefacts, ArtefactUnusable, Clock, Meter
+
+SLICE_ROWS = 16
+"""Rows that a predictor is given at once; between slices other requests have their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One row that has been answered, on its way to becoming a prediction event."""
+
+    arms: Arms
+    served: Member
+    row: Row
+    answer: ArmAnswer
+    prediction_id: str
+    entity: str | None
+    time: datetime
+    latency_ms: float
+    trace: bytes | None = None
+
+
+class Answered(NamedTuple):
+    """The answers to one question."""
+
+    served: Member
+    answers: Sequence[ArmAnswer]
+    prediction_ids: list[str]
+
+
+class Desk(NamedTuple):
+    """What answering needs from outside."""
+
+    clock: Clock
+    new_id: Callable[[], str]
+    meter: Meter
+
+
+async def answer(desk: Desk, arms: Arms, question: Question, version: str | None = None) -> Answered:
+    """Answer all rows by one arm: the named version's, or the one that the entity (or first prediction id) falls to.
+
+    A canary that fails is stood in for by the champion. Raises Refused.
+    """
+    ids = question.prediction_ids or [desk.new_id() for _ in question.rows]
+    served = arms.named(version) if version else arms.choose(question.entity or ids[0])
+    rows = [row.seen for row in question.rows]
+    try:
+        answers = await _predicted(served.loaded, rows)
+    except ArmFailed as failure:
+        desk.meter.count("tailrace_arm_failures_total", model=arms.model, arm=served.arm)
+        if served.arm != "canary" or version or arms.champion is None:
+            raise _failed(arms, served, failure) from failure
+        served = Member("champion", arms.champion)
+        try:
+            answers = await _predicted(served.loaded, rows)
+        except ArmFailed as second:
+            raise _failed(arms, served, second) from second
+    desk.meter.count("tailrace_inferences_total", len(rows), model=arms.model, arm=served.arm)
+    return Answered(served, answers, ids)
+
+
+async def _predicted(loaded: Loaded, rows: Sequence[Features]) -> Sequence[ArmAnswer]:
+    if len(rows) <= SLICE_ROWS:
+        return loaded.predictor.predict(rows)
+    answers: list[ArmAnswer] = []
+    for start in range(0, len(rows), SLICE_ROWS):
+        answers.extend(loaded.predictor.predict(rows[start : start + SLICE_ROWS]))
+        await asyncio.sleep(0)
+    return answers
+
+
+def _failed(arms: Arms, served: Member, failure: ArmFailed) -> Refused:
+    return Refused(
+        "unavailable", f"version {served.loaded.label} of model {arms.model!r} ({served.arm}) failed: {failure}"
+    )
+
+
+def inferences(
+    desk: Desk, arms: Arms, question: Question, answered: Answered, seconds: float, *, trace: bytes | None = None
+) -> list[Inference]:
+    """The answered rows, as what is to be captured."""
+    time = question.time or desk.clock.now()
+    return [
+        Inference(arms, answered.served, row, each, identity, question.entity, time, round(seconds * 1000, 3), trace)
+        for row, each, identity in zip(question.rows, answered.answers, answered.prediction_ids, strict=True)
+    ]
+
+
+def others_answers(meter: Meter, batch: Sequence[Inference]) -> list[list[Output]]:
+    """What the other arms answer, for inferences that share arms and served member. A failing arm is left out."""
+    outputs: list[list[Output]] = [[] for _ in batch]
+    rows = [inference.row.seen for inference in batch]
+    first = batch[0]
+    for member in first.arms.others(first.served.loaded):
+        try:
+            answers = member.loaded.predictor.predict(rows)
+        except ArmFailed:
+            meter.count("tailrace_arm_failures_total", model=first.arms.model, arm=member.arm)
+            continue
+        for found, each in zip(outputs, answers, strict=True):
+            found.append(_output(member, each))
+    return outputs
+
+
+def captured(inference: Inference, shadows: Sequence[Output] = ()) -> Captured:
+    """The prediction event of one inference, encoded."""
+    prediction = Prediction(
+        prediction_id=inference.prediction_id,
+        model=inference.arms.model,
+        time=inference.time,
+        features=inference.row.asked,
+        served=_output(inference.served, inference.answer),
+        shadows=shadows,
+        entity=inference.entity,
+        latency_ms=inference.latency_ms,
+    )
+    return Captured(
+        prediction.model, prediction.prediction_id.encode(), encode(prediction), prediction.time, inference.trace
+    )
+
+
+def _output(member: Member, answer: ArmAnswer) -> Output:
+    loaded = member.loaded
+    return Output(member.arm, answer.prediction, answer.probability, loaded.version, loaded.revision)
+
+
+class Refreshed(NamedTuple):
+    """What bringing a model up to date came to."""
+
+    arms: Arms | None
+    loaded: tuple[Loaded, ...]
+    problems: Mapping[int, str]
+
+
+async def refresh(model: str, facts: Facts, table: Table, artefacts: Artefacts) -> Refreshed:
+    """Load what the newest facts ask for and swap it in. What cannot be loaded is a problem, told in a sentence."""
+    wanted = plan(facts, model)
+    if wanted is None:
+        return Refreshed(None, (), {})
+    previous = table.get(model)
+    found = {version: reusable(previous, wanted.spec, event) for version, event in wanted.versions.items()}
+    having = {version: loaded for version, loaded in found.items() if loaded}
+    fresh: dict[int, Loaded] = {}
+    problems = wanted.missing()
+    for event in _unloaded(wanted.versions.values(), having):
+        try:
+            predictor = await artefacts.load(event.artefact, wanted.spec)
+        except ArtefactUnusable as unusable:
+            problems[event.version] = str(unusable)
+        else:
+            revision = event.revision if event.continual else None
+            fresh[event.version] = Loaded(event.version, revision, event.learner, event.artefact.sha256, predictor)
+    arms = arranged(wanted, {**having, **fresh}, problems, table.get(model))
+    table.swap(arms)
+    return Refreshed(arms, tuple(fresh.values()), problems)
+
+
+def _unloaded(events: Iterable[VersionChanged], having: Mapping[int, Loaded]) -> list[VersionChanged]:
+    return [event for event in events if event.version not in having]

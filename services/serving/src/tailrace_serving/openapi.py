@@ -1,0 +1,177 @@
+"""The OpenAPI document of the HTTP front, written by hand because the busy routes are plain ASGI."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+VERSION = version("tailrace-serving")
+
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": "rain"}
+_VERSION = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "a version that is served now, such as `7`, or one revision of a continual version, such as `7.12`",
+}
+_IDENTIFIER = {"type": "string", "minLength": 1, "maxLength": 128}
+_TIME = {"type": "string", "format": "date-time", "description": "event time, RFC 3339 with an offset; default: now"}
+_ENTITY = {**_IDENTIFIER, "description": "who the question is about; the same entity always meets the same arm"}
+
+_REFUSALS = {
+    400: "not a request of this form: broken JSON, a wrong name, shape or datatype",
+    404: "no such model, or the version is not served",
+    413: "the body or the number of rows is over the limit",
+    422: "a value that the model's spec refuses: missing, not finite, out of limits, unseen",
+    503: "no champion yet, or it cannot answer, or the prediction could not be recorded as the model requires",
+}
+
+
+def document(max_body_bytes: int, max_rows: int) -> dict[str, Any]:
+    """The document, with this deployment's limits in it."""
+    infer = _answering("Answer an inference request", "InferRequest", "InferResponse")
+    predict = _answering("Answer rows of features by name", "PredictRequest", "PredictResponse")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tailrace serving",
+            "version": VERSION,
+            "summary": "Answers inference requests in the Open Inference Protocol and captures every answer.",
+            "description": f"At most {max_body_bytes} bytes and {max_rows} rows for one request.",
+        },
+        "paths": {
+            "/v2": {"get": _reading("The server's metadata", "Server")},
+            "/v2/health/live": {"get": _reading("Whether the server is alive", "Live")},
+            "/v2/health/ready": {"get": _reading("Whether every deployed champion answers", "Ready", (503,))},
+            "/v2/models/{model}": {"get": _reading("The model's metadata", "Model", (404,), _MODEL)},
+            "/v2/models/{model}/ready": {
+                "get": _reading("Whether the model answers", "ModelReady", (404, 503), _MODEL)
+            },
+            "/v2/models/{model}/versions/{version}": {
+                "get": _reading("The version's metadata", "Model", (404,), _MODEL, _VERSION)
+            },
+            "/v2/models/{model}/versions/{version}/ready": {
+                "get": _reading("Whether the version answers", "ModelReady", (404, 503), _MODEL, _VERSION)
+            },
+            "/v2/models/{model}/infer": {"post": {**infer, "parameters": [_MODEL]}},
+            "/v2/models/{model}/versions/{version}/infer": {"post": {**infer, "parameters": [_MODEL, _VERSION]}},
+            "/v1/models/{model}/predict": {"post": {**predict, "parameters": [_MODEL]}},
+        },
+        "components": {"schemas": _schemas(max_rows)},
+    }
+
+
+def _reading(summary: str, schema: str, refusals: tuple[int, ...] = (), *parameters: dict[str, Any]) -> dict[str, Any]:
+    answers = {"200": _content("the answer", schema)}
+    for status in refusals:
+        same = status == 503
+        answers[str(status)] = _content(_REFUSALS[status] if not same else "not ready", schema if same else "Error")
+    return {"summary": summary, "parameters": list(parameters), "responses": answers}
+
+
+def _answering(summary: str, request: str, response: str) -> dict[str, Any]:
+    refusals = {str(status): _content(meaning, "Error") for status, meaning in _REFUSALS.items()}
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _reference(request)}}},
+        "responses": {"200": _content("the answers", response), **refusals},
+    }
+
+
+def _content(description: str, schema: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _reference(schema)}}}
+
+
+def _reference(schema: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _object(required: tuple[str, ...] | None = None, /, **properties: dict[str, Any]) -> dict[str, Any]:
+    names = properties if required is None else required
+    return {"type": "object", "required": list(names), "properties": properties}
+
+
+def _schemas(max_rows: int) -> dict[str, Any]:
+    text: dict[str, Any] = {"type": "string"}
+    whole: dict[str, Any] = {"type": "integer"}
+    number: dict[str, Any] = {"type": "number"}
+    truth: dict[str, Any] = {"type": "boolean"}
+    features = {
+        "type": "object",
+        "additionalProperties": {"type": ["number", "string", "boolean", "null"]},
+        "description": "one value for each feature of the model's spec",
+    }
+    parameters = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    shape = {"type": "array", "items": whole}
+    ids = {"type": "array", "items": _IDENTIFIER, "maxItems": max_rows}
+    answer: dict[str, Any] = {
+        "prediction_id": text,
+        "prediction": whole,
+        "probability": {**number, "minimum": 0, "maximum": 1},
+    }
+    tensor: dict[str, Any] = {"name": text, "datatype": text, "shape": shape, "data": {"type": "array"}}
+    described = _object(name=text, datatype=text, shape=shape)
+    return {
+        "Error": _object(error={**text, "description": "one sentence: what, where, what was expected"}),
+        "Server": _object(name=text, version=text, extensions={"type": "array", "items": text}),
+        "Live": _object(live=truth),
+        "Ready": _object(("ready",), ready=truth, error=text),
+        "ModelReady": _object(name=text, ready=truth, parameters=parameters),
+        "Model": _object(
+            name=text,
+            versions={"type": "array", "items": text},
+            platform=text,
+            inputs={"type": "array", "items": described},
+            outputs={"type": "array", "items": described},
+            parameters=parameters,
+        ),
+        "InferRequest": _object(
+            ("inputs",),
+            id=text,
+            parameters={
+                "type": "object",
+                "properties": {
+                    "prediction_id": {**_IDENTIFIER, "description": "for one row; default: made by the server"},
+                    "prediction_ids": {
+                        "anyOf": [{"type": "string", "description": "a JSON list in a string"}, ids],
+                        "description": "one for each row",
+                    },
+                    "entity": _ENTITY,
+                    "time": _TIME,
+                },
+            },
+            inputs={"type": "array", "minItems": 1, "items": _object(**tensor)},
+            outputs={"type": "array", "items": _object(name={"enum": ["prediction", "probability", "prediction_id"]})},
+        ),
+        "InferResponse": _object(
+            ("model_name", "model_version", "parameters", "outputs"),
+            id=text,
+            model_name=text,
+            model_version=text,
+            parameters=parameters,
+            outputs={"type": "array", "items": _object(**tensor)},
+        ),
+        "PredictRequest": {
+            **_object(
+                (),
+                features=features,
+                rows={"type": "array", "minItems": 1, "maxItems": max_rows, "items": features},
+                prediction_id=_IDENTIFIER,
+                prediction_ids=ids,
+                entity=_ENTITY,
+                time=_TIME,
+            ),
+            "oneOf": [{"required": ["features"]}, {"required": ["rows"]}],
+            "additionalProperties": False,
+        },
+        "PredictResponse": _object(
+            ("model", "arm", "version"),
+            model=text,
+            arm={"enum": ["champion", "canary", "shadow"]},
+            version=whole,
+            revision=whole,
+            **answer,
+            predictions={"type": "array", "items": _object(**answer)},
+        ),
+    }

@@ -1,0 +1,64 @@
+"""What serving needs from outside, by role."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from tailrace_contracts.events import ClaimCheck
+from tailrace_contracts.spec import ModelSpec
+from tailrace_serving.domain.arms import Predictor
+from tailrace_serving.domain.buffer import Captured
+
+
+class ArtefactUnusable(Exception):  # noqa: N818 — a fact, as in the runtime's errors
+    """An artefact is missing, damaged, not ours, or not for this spec: one sentence."""
+
+
+class Artefacts(Protocol):
+    """Turns the claim check of a version into something that answers."""
+
+    async def load(self, claim: ClaimCheck, spec: ModelSpec) -> Predictor:
+        """Fetch, verify and load, without holding up the event loop. Raises ArtefactUnusable."""
+        ...
+
+
+class NotPublished(Exception):  # noqa: N818 — a fact, as in the runtime's errors
+    """The broker did not acknowledge; the events may or may not be on the topic. Trying again may help."""
+
+
+class NeverPublished(Exception):  # noqa: N818 — a fact, as in the runtime's errors
+    """The broker will never take one of these events."""
+
+
+class EventLog(Protocol):
+    """Where prediction events go."""
+
+    async def publish(self, events: Sequence[Captured]) -> None:
+        """Return once all are acknowledged. Raises NotPublished or NeverPublished."""
+        ...
+
+
+class Meter(Protocol):
+    """Counts and measures, under the names of `metrics.py`."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        ...
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Record one measurement."""
+        ...
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def now(self) -> datetime:
+        """The present moment, in UTC."""
+        ...

@@ -1,0 +1,27 @@
+"""What serving can be told from outside: `TAILRACE_` and the name in capitals."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tailrace_runtime.settings import ServiceSettings
+
+
+class ServingSettings(ServiceSettings):
+    """The settings of the serving service."""
+
+    port: int = Field(default=8104, ge=0, le=65535, description="0: any free port")
+    max_body_bytes: int = Field(default=1_048_576, gt=0, description="a larger request is refused with 413")
+    max_rows: int = Field(default=1_000, gt=0, description="rows of one request")
+    max_pending_rows: int = Field(
+        default=2_000, gt=0, description="rows waiting for the other arms before those are shed"
+    )
+    capture_max_events: int = Field(
+        default=100_000, gt=0, description="prediction events held while the broker is away"
+    )
+    capture_max_bytes: int = Field(default=134_217_728, gt=0, description="the same bound, in bytes")
+    capture_linger_seconds: float = Field(default=0.005, ge=0, description="to gather a batch of events")
+    capture_retry_seconds: float = Field(default=0.5, gt=0, description="between two attempts to publish")
+    capture_flush_seconds: float = Field(default=10, gt=0, description="for what is held, when the service stops")
+    acknowledge_seconds: float = Field(default=5, gt=0, description="to wait for the broker where a spec asks for it")
+    artefact_retry_seconds: float = Field(default=10, gt=0, description="between attempts to load a bad artefact")

@@ -1,0 +1,391 @@
+"""The HTTP front over ASGI: the protocol, the plain form, and every refusal in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tailrace_contracts.events import Event, PredictionMade
+from tailrace_runtime.testing import record
+from tailrace_serving.app import application, capture_of
+from tailrace_serving.capture import Capture
+from tailrace_serving.consumers import Loader
+from tailrace_serving.domain.arms import Table
+from tailrace_serving.handlers import Desk
+from tailrace_serving.http import Front, Limits
+from tailrace_serving.main import TOPICS_IN
+from tailrace_serving.settings import ServingSettings
+from tailrace_serving.testing import (
+    RAIN,
+    THEN,
+    FakeArtefacts,
+    FakeEventLog,
+    FakeMeter,
+    FakePredictor,
+    FixedClock,
+    applied,
+    deployed,
+    digest,
+    rain_spec,
+    versioned,
+)
+from tailrace_testing import eventually
+
+TENSORS: list[dict[str, Any]] = [
+    {"name": "humidity", "datatype": "FP64", "shape": [1], "data": [40.0]},
+    {"name": "pressure", "datatype": "INT64", "shape": [1, 1], "data": [[1000]]},
+    {"name": "wind", "datatype": "FP32", "shape": [1], "data": [3.0]},
+    {"name": "sky", "datatype": "BYTES", "shape": [1], "data": ["clear"]},
+]
+
+
+class Serving:
+    """The service around its fakes, and a client in front of it."""
+
+    def __init__(self) -> None:
+        self.meter = FakeMeter()
+        self.events = FakeEventLog()
+        self.artefacts = FakeArtefacts()
+        self.table = Table()
+        self.settings = ServingSettings(capture_linger_seconds=0, capture_retry_seconds=0.01)
+        self.capture: Capture = capture_of(self.settings, self.events, self.meter)
+        self.loader = Loader(TOPICS_IN, self.table, self.artefacts, self.meter, retry_seconds=60)
+        self._ids = iter(range(1_000_000))
+        desk = Desk(FixedClock(), lambda: f"made-{next(self._ids)}", self.meter)
+        front = Front(self.table, self.loader, self.capture, desk, Limits(100_000, 50))
+        transport = httpx.ASGITransport(application(front), raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://serving")
+
+    def hold(self, name: str, predictor: FakePredictor) -> FakePredictor:
+        """Put an artefact into the store."""
+        self.artefacts.predictors[digest(name)] = predictor
+        return predictor
+
+    async def learn(self, *events: Event) -> None:
+        """Let facts arrive on their topics, and wait until they are served."""
+        topics = {"spec-applied": "model-specs", "version-changed": "model-versions"}
+        for event in events:
+            self.loader.on_event(event, record(event, topics.get(event.type, "deployments")))
+        await self.loader._bring_up_to_date()
+
+    async def published(self, count: int = 1) -> list[PredictionMade]:
+        """The prediction events, once there are so many."""
+        await eventually(lambda: len(self.events.events) >= count, 5, 0.005)
+        return [PredictionMade.model_validate_json(event.value) for event in self.events.events]
+
+
+@pytest.fixture
+async def serving() -> AsyncIterator[Serving]:
+    """Champion 1 (torch) answers 0.75, shadow 3.12 (river) 0.25; nothing else is deployed."""
+    made = Serving()
+    made.hold("one", FakePredictor(0.75))
+    made.hold("three", FakePredictor(0.25))
+    await made.capture.start()
+    await made.loader.start()
+    await made.learn(
+        applied(rain_spec()), versioned(1, "one"), versioned(3, "three", revision=12), deployed(1, shadows=(3,))
+    )
+    yield made
+    await made.client.aclose()
+    await made.loader.stop()
+    await made.capture.stop()
+
+
+async def test_one_row_in_the_open_inference_protocol(serving: Serving) -> None:
+    """If it failed, no client of the protocol could ask anything."""
+    answer = await serving.client.post(
+        "/v2/models/rain/infer",
+        json={
+            "id": "request-9",
+            "inputs": TENSORS,
+            "parameters": {"prediction_id": "p-1", "entity": "station-4", "time": "2026-01-31T14:00:00+02:00"},
+        },
+    )
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "id": "request-9",
+        "model_name": "rain",
+        "model_version": "1",
+        "parameters": {"arm": "champion", "version": 1},
+        "outputs": [
+            {"name": "prediction", "datatype": "INT64", "shape": [1], "data": [1]},
+            {"name": "probability", "datatype": "FP64", "shape": [1], "data": [0.75]},
+            {"name": "prediction_id", "datatype": "BYTES", "shape": [1], "data": ["p-1"]},
+        ],
+    }
+    (event,) = await serving.published()
+    assert event.prediction_id == "p-1"
+    assert event.entity == "station-4"
+    assert event.time == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert event.features == RAIN
+    assert event.served is not None
+    assert (event.served.arm, event.served.version, event.served.probability) == ("champion", 1, 0.75)
+    assert [(each.arm, each.version, each.revision, each.prediction) for each in event.shadows] == [
+        ("shadow", 3, 12, 0)
+    ]
+    assert event.latency_ms is not None
+
+
+async def test_several_rows_with_their_ids_in_a_string(serving: Serving) -> None:
+    """If it failed, a gateway could not ask for many answers at once, or would lose which is which."""
+    inputs = [
+        {"name": "humidity", "datatype": "FP64", "shape": [2], "data": [40.0, 50.0]},
+        {"name": "pressure", "datatype": "FP64", "shape": [2, 1], "data": [1000.0, 5000.0]},
+        {"name": "wind", "datatype": "FP64", "shape": [2], "data": [3.0, None]},
+        {"name": "sky", "datatype": "BYTES", "shape": [2, 1], "data": [["clear"], ["clouded"]]},
+    ]
+    answer = await serving.client.post(
+        "/v2/models/rain/infer",
+        json={"inputs": inputs, "parameters": {"prediction_ids": '["a", "b"]'}, "outputs": [{"name": "prediction_id"}]},
+    )
+    assert answer.json()["outputs"] == [
+        {"name": "prediction_id", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]}
+    ]
+    events = await serving.published(2)
+    assert [event.prediction_id for event in events] == ["a", "b"]
+    assert events[1].features == {"humidity": 50.0, "pressure": 5000.0, "wind": None, "sky": "clouded"}
+    assert {event.time for event in events} == {THEN}
+
+
+async def test_plain_form(serving: Serving) -> None:
+    """If it failed, a person with curl would have to write tensors."""
+    one = await serving.client.post("/v1/models/rain/predict", json={"features": RAIN, "prediction_id": "p"})
+    assert one.json() == {
+        "model": "rain",
+        "arm": "champion",
+        "version": 1,
+        "prediction_id": "p",
+        "prediction": 1,
+        "probability": 0.75,
+    }
+    many = await serving.client.post("/v1/models/rain/predict", json={"rows": [RAIN, RAIN]})
+    ids = [each["prediction_id"] for each in many.json()["predictions"]]
+    assert ids == ["made-0", "made-1"]
+    assert len(await serving.published(3)) == 3
+
+
+async def test_version_by_name(serving: Serving) -> None:
+    """If it failed, a caller could not compare two versions by hand."""
+    for version in ("3", "3.12"):
+        answer = await serving.client.post(f"/v2/models/rain/versions/{version}/infer", json={"inputs": TENSORS})
+        assert answer.json()["model_version"] == "3.12"
+        assert answer.json()["parameters"] == {"arm": "shadow", "version": 3, "revision": 12}
+    events = await serving.published(2)
+    assert [each.arm for each in events[0].shadows] == ["champion"]
+
+
+async def test_canary_serves_its_share_and_the_champion_answers_beside_it(serving: Serving) -> None:
+    """If it failed, a canary would serve nobody, or could not be compared with the champion."""
+    serving.hold("two", FakePredictor(0.9))
+    await serving.learn(versioned(2, "two"), deployed(1, canary=(2, 50), shadows=(3,), sequence=2))
+    for number in range(40):
+        body = {"features": RAIN, "prediction_id": str(number), "entity": f"e{number}"}
+        await serving.client.post("/v1/models/rain/predict", json=body)
+    events = await serving.published(40)
+    served = [event.served.arm for event in events if event.served]
+    assert {"champion", "canary"} == set(served)
+    for event in events:
+        assert event.served is not None
+        assert {event.served.arm, *(each.arm for each in event.shadows)} == {"champion", "canary", "shadow"}
+    again = await serving.client.post("/v1/models/rain/predict", json={"features": RAIN, "entity": "e0"})
+    first = next(event for event in events if event.prediction_id == "0")
+    assert first.served is not None
+    assert again.json()["arm"] == first.served.arm
+
+
+async def test_failing_canary_is_stood_in_for(serving: Serving) -> None:
+    """If it failed, a broken candidate would turn its share of the traffic into errors."""
+    serving.hold("broken", FakePredictor(fails=True))
+    await serving.learn(versioned(4, "broken"), deployed(1, canary=(4, 100), sequence=2))
+    answer = await serving.client.post("/v2/models/rain/infer", json={"inputs": TENSORS})
+    assert answer.json()["parameters"]["arm"] == "champion"
+    (event,) = await serving.published()
+    assert event.shadows == ()
+    assert serving.meter.counts["tailrace_arm_failures_total", "rain", "canary"] == 2
+
+
+async def test_bad_artefact_leaves_the_old_version_serving(serving: Serving) -> None:
+    """If it failed, a damaged artefact would take the model off the air, or nobody would hear of it."""
+    await serving.learn(versioned(5, "damaged"), deployed(5, sequence=2))
+    answer = await serving.client.post("/v2/models/rain/infer", json={"inputs": TENSORS})
+    assert answer.json()["model_version"] == "1"
+    status = await serving.client.get("/v2/models/rain/ready")
+    assert status.status_code == 200
+    assert "is missing" in status.json()["parameters"]["problem_5"]
+    assert serving.meter.counts["tailrace_artefact_failures_total", "rain"] == 1
+    serving.hold("damaged", FakePredictor(0.1))
+    await serving.learn(versioned(5, "damaged"))
+    assert (await serving.client.get("/v2/models/rain")).json()["parameters"] == {"champion": "5"}
+
+
+async def test_metadata_and_health(serving: Serving) -> None:
+    """If it failed, a client could not find out what to ask, or whether to."""
+    server = (await serving.client.get("/v2")).json()
+    assert server["name"] == "tailrace"
+    assert server["extensions"] == []
+    assert (await serving.client.get("/v2/health/live")).json() == {"live": True}
+    assert (await serving.client.get("/v2/health/ready")).json() == {"ready": True}
+    model = (await serving.client.get("/v2/models/rain")).json()
+    assert model["versions"] == ["1", "3.12"]
+    assert model["inputs"][3] == {"name": "sky", "datatype": "BYTES", "shape": [-1]}
+    version = (await serving.client.get("/v2/models/rain/versions/3")).json()
+    assert (version["versions"], version["platform"]) == (["3.12"], "tailrace_river")
+    assert (await serving.client.get("/v2/models/rain/versions/3/ready")).json()["ready"] is True
+    document = (await serving.client.get("/openapi.json")).json()
+    assert "/v2/models/{model}/infer" in document["paths"]
+
+
+async def test_not_ready_without_the_deployed_champion(serving: Serving) -> None:
+    """If it failed, a load balancer would send traffic to a process that cannot answer it."""
+    snow = rain_spec(model="snow")
+    await serving.learn(applied(snow), versioned(1, "nowhere", model="snow"), deployed(1, model="snow"))
+    ready = await serving.client.get("/v2/health/ready")
+    assert ready.status_code == 503
+    assert "champion 1 of model 'snow' is not loaded" in ready.json()["error"]
+    assert (await serving.client.get("/v2/models/snow/ready")).status_code == 503
+    answer = await serving.client.post("/v2/models/snow/infer", json={"inputs": TENSORS})
+    assert answer.status_code == 503
+    assert "champion 1 of model 'snow' cannot answer: artefact" in answer.json()["error"]
+
+
+def changed(index: int, **changes: Any) -> dict[str, Any]:
+    """A request with one tensor changed."""
+    return {"inputs": [{**each, **changes} if number == index else each for number, each in enumerate(TENSORS)]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "sentence"),
+    [
+        ("/v2/models/snow/infer", {"inputs": TENSORS}, 404, "model 'snow' is unknown; models known here: rain"),
+        ("/v2/models/rain/versions/9/infer", {"inputs": TENSORS}, 404, "version '9' of model 'rain' is not served"),
+        ("/v2/models/rain/infer", b'{"inputs": [', 400, "the request body is not JSON of this form: "),
+        ("/v2/models/rain/infer", b"\xff\xfe", 400, "the request body is not JSON of this form: "),
+        ("/v2/models/rain/infer", {"inputs": 5}, 400, "the request body does not fit: Expected `array`, got `int`"),
+        ("/v2/models/rain/infer", {}, 400, "the request body does not fit: Object missing required field `inputs`"),
+        ("/v2/models/rain/infer", {"inputs": []}, 400, "inputs is empty, expected one tensor for each feature"),
+        ("/v2/models/rain/infer", {"inputs": TENSORS[1:]}, 422, "feature 'humidity' is missing, expected a number"),
+        ("/v2/models/rain/infer", {"inputs": [*TENSORS, TENSORS[0]]}, 400, "input 'humidity' is given twice"),
+        ("/v2/models/rain/infer", changed(0, name="humidty"), 400, "feature 'humidty' is unknown; model 'rain' exp"),
+        ("/v2/models/rain/infer", changed(0, shape=[2]), 400, "input 'pressure' has 1 rows and 'humidity' has 2, exp"),
+        ("/v2/models/rain/infer", changed(0, shape=[1, 2]), 400, "input 'humidity' has shape [1, 2], expected [n]"),
+        ("/v2/models/rain/infer", changed(0, shape=[0]), 400, "input 'humidity' has shape [0], expected [n]"),
+        ("/v2/models/rain/infer", changed(0, data=[1, 2]), 400, "input 'humidity' has 2 values, expected 1 for shape"),
+        ("/v2/models/rain/infer", changed(0, data=[[1, 2]]), 400, "input 'humidity' is nested otherwise than its sh"),
+        ("/v2/models/rain/infer", changed(0, datatype="BYTES"), 400, "input 'humidity' has datatype 'BYTES', expect"),
+        ("/v2/models/rain/infer", changed(0, datatype="INT64", data=[0.5]), 400, "input 'humidity' holds 0.5, exp"),
+        ("/v2/models/rain/infer", changed(0, datatype="BOOL"), 400, "input 'humidity' holds 40.0, expected data of"),
+        ("/v2/models/rain/infer", changed(3, datatype="FP64"), 400, "input 'sky' has datatype 'FP64', expected BYTES"),
+        ("/v2/models/rain/infer", changed(3, data=[7]), 400, "input 'sky' holds 7, expected data of datatype BYTES"),
+        ("/v2/models/rain/infer", changed(0, data=[940]), 422, "feature 'humidity' is 940, expected 0 to 100"),
+        ("/v2/models/rain/infer", changed(3, data=["green"]), 422, "feature 'sky' is 'green', expected one of"),
+        (
+            "/v2/models/rain/infer",
+            json.dumps(changed(0, data=[float("nan")])).encode(),
+            422,
+            "feature 'humidity' is NaN, expected a finite number; send null for a missing value",
+        ),
+        ("/v2/models/rain/infer", json.dumps(changed(0)).replace("40.0", "1e999").encode(), 422, "feature 'humidity'"),
+        (
+            "/v2/models/rain/infer",
+            {"inputs": TENSORS, "parameters": {"time": "yesterday"}},
+            400,
+            "parameters: time is 'yesterday', expected RFC 3339 with an offset such as 2026-01-31T12:00:00Z",
+        ),
+        (
+            "/v2/models/rain/infer",
+            {"inputs": TENSORS, "parameters": {"time": "2026-01-31T12:00:00"}},
+            400,
+            "parameters: time is '2026-01-31T12:00:00', expected RFC 3339 with an offset",
+        ),
+        (
+            "/v2/models/rain/infer",
+            {"inputs": TENSORS, "parameters": {"prediction_id": ""}},
+            400,
+            "parameters: prediction_id is 0 characters, expected a string of 1 to 128 characters",
+        ),
+        (
+            "/v2/models/rain/infer",
+            {"inputs": TENSORS, "parameters": {"prediction_ids": '["a", "b"]'}},
+            400,
+            "parameters: prediction_ids has 2, expected a list of 1, one for each row",
+        ),
+        ("/v2/models/rain/infer", {"inputs": TENSORS, "outputs": [{"name": "x"}]}, 400, "output 'x' is unknown, exp"),
+        ("/v1/models/rain/predict", {}, 400, 'the body needs either "features" (one row) or "rows"'),
+        ("/v1/models/rain/predict", {"rows": []}, 400, "rows is empty, expected at least one row of features"),
+        ("/v1/models/rain/predict", {"features": {**RAIN, "x": 1}}, 400, "feature 'x' is unknown; model 'rain' expe"),
+        ("/v1/models/rain/predict", {"rows": [RAIN, {}]}, 422, "row 1: feature 'humidity' is missing, expected a"),
+        ("/v1/models/rain/predict", {"feature": RAIN}, 400, "the request body does not fit: Object contains unknown"),
+        ("/v1/models/rain/predict", {"rows": [RAIN] * 51}, 413, "the request has 51 rows, expected at most 50; send"),
+        (
+            "/v1/models/rain/predict",
+            {"rows": [RAIN, RAIN], "prediction_id": "p"},
+            400,
+            "prediction_id names one row, found 2; send prediction_ids, one for each row",
+        ),
+        ("/v1/models/rain/predict", b" " * 100_001, 413, "the request body has 100001 bytes or more, expected at mo"),
+        ("/v1/nothing", {}, 404, "nothing is at /v1/nothing; see /openapi.json"),
+    ],
+)
+async def test_refusal_is_one_sentence(
+    serving: Serving, path: str, body: dict[str, Any] | bytes, status: int, sentence: str
+) -> None:
+    """If it failed, a caller would get a traceback, or an answer that does not say what to correct."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = await serving.client.post(path, content=content)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"].startswith(sentence)
+    assert "\n" not in answer.json()["error"]
+    assert serving.events.events == []
+
+
+async def test_body_is_read_no_further_than_its_limit(serving: Serving) -> None:
+    """If it failed, one caller without a content length could fill the memory."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 10_000_000:
+            sent += 10_000
+            yield b" " * 10_000
+
+    answer = await serving.client.post("/v2/models/rain/infer", content=endless())
+    assert answer.status_code == 413
+    assert sent <= 120_000
+
+
+async def test_method_and_binary_tensors_are_refused(serving: Serving) -> None:
+    """If it failed, a client that sends binary tensors would not learn what to switch off."""
+    got = await serving.client.get("/v2/models/rain/infer")
+    assert (got.status_code, got.json()["error"][:16]) == (405, "GET is not a met")
+    binary = await serving.client.post(
+        "/v2/models/rain/infer", content=b"{}", headers={"Inference-Header-Content-Length": "2"}
+    )
+    assert binary.status_code == 400
+    assert "binary_data=False" in binary.json()["error"]
+
+
+async def test_acknowledged_capture_waits_for_the_broker(serving: Serving) -> None:
+    """If it failed, a model whose predictions must be on record would answer without recording them."""
+    await serving.learn(applied(rain_spec(capture="acknowledged"), 2))
+    good = await serving.client.post("/v2/models/rain/infer", json={"inputs": TENSORS})
+    assert good.status_code == 200
+    (event,) = [PredictionMade.model_validate_json(each.value) for each in serving.events.events]
+    assert [each.arm for each in event.shadows] == ["shadow"]
+    serving.events.away = True
+    bad = await serving.client.post("/v2/models/rain/infer", json={"inputs": TENSORS})
+    assert bad.status_code == 503
+    assert "could not be recorded, as model 'rain' requires (the broker is away); try again" in bad.json()["error"]
+    assert serving.meter.counts["tailrace_capture_lost_total", "rain"] == 1
+
+
+async def test_tracing_header_travels_with_the_event(serving: Serving) -> None:
+    """If it failed, an inference could not be followed over its hops."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await serving.client.post("/v2/models/rain/infer", json={"inputs": TENSORS}, headers={"traceparent": parent})
+    await serving.published()
+    assert serving.events.events[0].trace == parent.encode()
