@@ -1,0 +1,89 @@
+"""The role `validate`: public events in, valid ones out, statistics on the way.
+
+A batch is checked and forwarded at once. Its rows wait in the book of its log until the next tick, about a second
+later; then the changed windows are published as partials, and only after that the offsets are committed. Labels have no
+partials; they are committed batch by batch.
+
+After a crash the role reads its partials back, reads the log again from the committed offset, forwards what it may have
+forwarded before (the join drops it by its trigger), and folds only what no partial covers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+from tailrace_contracts.catalogue import topics
+from tailrace_contracts.ranges import Log
+from tailrace_ingestion.domain.folding import SourceBook, record_key
+from tailrace_ingestion.handlers import validate_labels, validate_predictions
+from tailrace_ingestion.ports import PublishedPartials, Specs
+from tailrace_runtime.consumer import Outcome, Stateless
+from tailrace_runtime.metrics import Metrics
+from tailrace_runtime.records import Record, outgoing
+
+PARTIALS = "window-partials"
+PREDICTION_EVENTS, LABEL_EVENTS = "prediction-events", "label-events"
+
+
+class Validating(Stateless):
+    """State: a book for each source partition in hand, and the watermarks of its labels."""
+
+    def __init__(self, specs: Specs, partials: PublishedPartials, metrics: Metrics, max_waiting_rows: int) -> None:
+        self._specs = specs
+        self._partials = partials
+        self._metrics = metrics
+        self._max_waiting_rows = max_waiting_rows
+        self._books: dict[int, SourceBook] = {}
+        self._label_times: dict[int, dict[str, float]] = {}
+
+    async def predictions(self, records: Sequence[Record]) -> Outcome:
+        """A batch of `prediction-events`; committed by a later tick."""
+        book = self._books[records[0].partition]
+        book.begin(records[0].offset, {name: model.shape for name, model in self._specs.models().items()})
+        outcome, late = await validate_predictions(records, self._specs, book, "predictions")
+        outcome.commit_through = -1
+        if late:
+            self._metrics.count("tailrace_late_events_total", late)
+        if book.waiting >= self._max_waiting_rows:
+            book.fold()
+        return outcome
+
+    async def labels(self, records: Sequence[Record]) -> Outcome:
+        """A batch of `label-events`."""
+        partition = records[0].partition
+        book = self._books.get(partition)
+        newest = self._label_times.setdefault(partition, {})
+        return await validate_labels(records, self._specs, newest, book.newest if book else {}, "labels")
+
+    async def assigned(self, logs: set[Log]) -> dict[Log, int]:
+        """Read back what was published for these source partitions. Places stay as committed."""
+        partitions = {log.partition for log in logs if log.topic == PREDICTION_EVENTS}
+        published = await self._partials.of_sources(partitions) if partitions else {}
+        for partition in partitions:
+            book = self._books[partition] = SourceBook(Log(PREDICTION_EVENTS, partition))
+            book.recover(published.get(partition, []))
+        return {}
+
+    async def revoked(self, logs: set[Log]) -> None:
+        """Forget: the next owner recovers from the topics."""
+        for log in logs:
+            (self._books if log.topic == PREDICTION_EVENTS else self._label_times).pop(log.partition, None)
+
+    async def tick(self) -> Mapping[Log, Outcome]:
+        """Publish the windows that changed; their offsets may then be committed."""
+        outcomes = {book.log: self._published(book) for book in self._books.values() if book.unpublished}
+        self._metrics.gauge("tailrace_open_windows", sum(len(book.windows) for book in self._books.values()))
+        return outcomes
+
+    def _published(self, book: SourceBook) -> Outcome:
+        emit = [
+            outgoing(partial, PARTIALS, record_key(partial), partition=partition_of_model(partial.model))
+            for partial in book.publish()
+        ]
+        return Outcome(emit=emit, commit_through=book.read_through)
+
+
+def partition_of_model(model: str) -> int:
+    """The partition of `window-partials` on which all source partitions of a model meet."""
+    return zlib.crc32(model.encode()) % topics()[PARTIALS].partitions

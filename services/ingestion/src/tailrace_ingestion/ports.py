@@ -1,0 +1,85 @@
+"""What ingestion needs from the world, by role. Whoever implements them raises RetryLater while the world is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from tailrace_contracts.ranges import Log
+from tailrace_ingestion.domain.validation import Model
+
+
+class Specs(Protocol):
+    """The specs of all models as they stand now, compiled."""
+
+    def models(self) -> Mapping[str, Model]:
+        """Every model by name."""
+        ...
+
+    async def refresh(self) -> None:
+        """Learn of specs that were applied a moment ago. May do nothing when it was called just before."""
+        ...
+
+
+class PublishedPartials(Protocol):
+    """Partials on their topic."""
+
+    async def of_sources(self, partitions: Iterable[int]) -> Mapping[int, list[bytes]]:
+        """For each source partition, every partial that is on the topic, in the order of publication."""
+        ...
+
+
+class Places(NamedTuple):
+    """Offsets of one log: its first, the group's committed one (the next to read), and its end."""
+
+    first: int
+    committed: int
+    end: int
+
+
+class Offsets(Protocol):
+    """Where a consumer group stands."""
+
+    async def places(self, logs: Iterable[Log]) -> Mapping[Log, Places]:
+        """The places of each log."""
+        ...
+
+
+class Store(Protocol):
+    """An ordered key-value store; one for each partition of the join."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under a key."""
+        ...
+
+    def scan(self, prefix: bytes, limit: int) -> Iterator[tuple[bytes, bytes]]:
+        """The first so many entries whose keys begin with `prefix`, in order of their keys."""
+        ...
+
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Put or (None) delete all of these, or none of them."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Stores(Protocol):
+    """Where the stores are."""
+
+    def open(self, partition: int) -> Store:
+        """The partition's store; empty when there was none or it cannot be read."""
+        ...
+
+    def destroy(self, partition: int) -> None:
+        """Forget the partition's store."""
+        ...
+
+
+class Objects(Protocol):
+    """The object store, as far as the archive uses it."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store the bytes under the key."""
+        ...
