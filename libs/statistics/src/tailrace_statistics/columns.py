@@ -1,0 +1,261 @@
+"""Columns folded into mergeable summaries.
+
+A fold takes a column's values batch by batch, in one vectorised pass each, and gives a `ColumnSummary` whenever asked.
+Summaries of disjoint parts merge into the summary of the whole, in any order and grouping: counts exactly, mean and
+squared deviations to rounding, quantiles within the sketch's bound. A fold goes on from a summary where another
+stopped. NaN, infinities and None count as missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from tailrace_contracts.events import CategoricalSummary, ColumnSummary, NumericalSummary
+from tailrace_contracts.spec import CategoricalFeature, Feature, Limits, NumericalFeature
+from tailrace_statistics import sketches
+
+LARGEST = 1e100
+"""Mean and squared deviations are of the values cut at this size, so that no square overflows."""
+
+UNSEEN_KEPT = 100
+"""Unseen values that are counted by name: the first so many in the order of text. All are counted in `unseen`."""
+
+UNSEEN_LENGTH = 64
+"""Unseen values are named by at most this many characters."""
+
+Numbers = npt.NDArray[np.float64] | Sequence[float | None]
+
+
+class NumericalFold:
+    """Folds a numerical column."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._missing = 0
+        self._out_of_limits = 0
+        self._moments = Moments()
+        self._minimum: float | None = None
+        self._maximum: float | None = None
+        self._sketch = sketches.empty()
+
+    @classmethod
+    def from_summary(cls, summary: NumericalSummary, limits: Limits | None = None) -> NumericalFold:
+        """A fold that goes on where the summary stopped. Raises SketchInvalid for damaged quantiles."""
+        fold = cls(limits)
+        fold._missing = summary.missing
+        fold._out_of_limits = summary.out_of_limits
+        fold._moments = Moments(summary.count, summary.mean, summary.m2)
+        fold._minimum, fold._maximum = summary.minimum, summary.maximum
+        fold._sketch = sketches.from_text(summary.quantiles)
+        return fold
+
+    def fold(self, values: Numbers) -> None:
+        """Add a batch: float64 with NaN, or a list with None, where a value is missing."""
+        column = np.asarray(values, dtype=np.float64)
+        finite = np.isfinite(column)
+        present = column if finite.all() else column[finite]
+        self._missing += len(column) - len(present)
+        if not len(present):
+            return
+        least, most = float(present.min()), float(present.max())
+        self._minimum = least if self._minimum is None else min(self._minimum, least)
+        self._maximum = most if self._maximum is None else max(self._maximum, most)
+        self._out_of_limits += self._outside(present, least, most)
+        cut = present if least >= -LARGEST and most <= LARGEST else present.clip(-LARGEST, LARGEST)
+        self._moments = self._moments + Moments.of(cut)
+        sketches.fold(self._sketch, present)
+
+    def _outside(self, present: npt.NDArray[np.float64], least: float, most: float) -> int:
+        low, high = self._limits.min, self._limits.max
+        if least >= low and most <= high:
+            return 0
+        return int(np.count_nonzero((present < low) | (present > high)))
+
+    def summary(self) -> NumericalSummary:
+        """The column so far."""
+        return NumericalSummary(
+            count=self._moments.count,
+            missing=self._missing,
+            out_of_limits=self._out_of_limits,
+            mean=self._moments.mean,
+            m2=self._moments.m2,
+            minimum=self._minimum,
+            maximum=self._maximum,
+            quantiles=sketches.to_text(self._sketch),
+        )
+
+
+class CategoricalFold:
+    """Folds a column of words out of a known list."""
+
+    def __init__(self, categories: Collection[str]) -> None:
+        self._categories = frozenset(categories)
+        self._missing = 0
+        self._counts: Counter[str] = Counter()
+        self._unseen = 0
+        self._unseen_counts: dict[str, int] = {}
+
+    @classmethod
+    def from_summary(cls, summary: CategoricalSummary, categories: Collection[str]) -> CategoricalFold:
+        """A fold that goes on where the summary stopped."""
+        fold = cls(categories)
+        fold._missing = summary.missing
+        fold._counts = Counter(summary.counts)
+        fold._unseen = summary.unseen
+        fold._unseen_counts = dict(summary.unseen_counts)
+        return fold
+
+    def fold(self, values: Iterable[str | None]) -> None:
+        """Add a batch, with None where a value is missing."""
+        unseen: dict[str, int] = {}
+        for value, count in Counter(values).items():
+            if value is None:
+                self._missing += count
+            elif value in self._categories:
+                self._counts[value] += count
+            else:
+                self._unseen += count
+                name = str(value)[:UNSEEN_LENGTH]
+                unseen[name] = unseen.get(name, 0) + count
+        if unseen:
+            self._unseen_counts = _kept(self._unseen_counts, unseen)
+
+    def summary(self) -> CategoricalSummary:
+        """The column so far."""
+        return CategoricalSummary(
+            count=self._counts.total() + self._unseen,
+            missing=self._missing,
+            unseen=self._unseen,
+            counts=dict(sorted(self._counts.items())),
+            unseen_counts=self._unseen_counts,
+        )
+
+
+Fold = NumericalFold | CategoricalFold
+
+
+def fold_for(feature: Feature) -> Fold:
+    """An empty fold for a feature of a spec."""
+    if isinstance(feature, CategoricalFeature):
+        return CategoricalFold(feature.categories)
+    return NumericalFold(feature.limits)
+
+
+def resume_fold(feature: Feature, summary: ColumnSummary) -> Fold:
+    """A fold for a feature that goes on where the summary stopped. Raises TypeError where they are of two types."""
+    if isinstance(feature, CategoricalFeature) and isinstance(summary, CategoricalSummary):
+        return CategoricalFold.from_summary(summary, feature.categories)
+    if isinstance(feature, NumericalFeature) and isinstance(summary, NumericalSummary):
+        return NumericalFold.from_summary(summary, feature.limits)
+    raise _two_types(feature.type, summary.type)
+
+
+@overload
+def merge(a: NumericalSummary, b: NumericalSummary) -> NumericalSummary: ...
+@overload
+def merge(a: CategoricalSummary, b: CategoricalSummary) -> CategoricalSummary: ...
+@overload
+def merge(a: ColumnSummary, b: ColumnSummary) -> ColumnSummary: ...
+def merge(a: ColumnSummary, b: ColumnSummary) -> ColumnSummary:
+    """The summary of two disjoint parts of a column. Raises TypeError where they are of two types."""
+    if isinstance(a, NumericalSummary) and isinstance(b, NumericalSummary):
+        return _merged_numerical(a, b)
+    if isinstance(a, CategoricalSummary) and isinstance(b, CategoricalSummary):
+        return _merged_categorical(a, b)
+    raise _two_types(a.type, b.type)
+
+
+def merge_columns(a: Mapping[str, ColumnSummary], b: Mapping[str, ColumnSummary]) -> dict[str, ColumnSummary]:
+    """Two disjoint parts of a table, column by column; a column that one part lacks is taken from the other."""
+    both = {name: merge(summary, b[name]) if name in b else summary for name, summary in a.items()}
+    return both | {name: summary for name, summary in b.items() if name not in a}
+
+
+def quantile(summary: NumericalSummary, ranks: Sequence[float]) -> list[float]:
+    """The column's values at these ranks (0 to 1), within the sketch's bound; empty for an empty column."""
+    sketch = sketches.from_text(summary.quantiles)
+    return [] if sketch.is_empty() else [float(each) for each in sketch.get_quantiles(list(ranks), inclusive=True)]
+
+
+def standard_deviation(summary: NumericalSummary) -> float:
+    """The column's sample standard deviation; 0 for fewer than two values."""
+    return float((summary.m2 / (summary.count - 1)) ** 0.5) if summary.count > 1 else 0.0
+
+
+class Moments:
+    """Count, mean and sum of squared deviations from the mean.
+
+    They add by the pairwise update of Chan, Golub and LeVeque (1979, "Updating formulae and a pairwise algorithm for
+    computing sample variances", equations 2.1), of which Welford's (1962) is the case of one new value.
+    """
+
+    __slots__ = ("count", "m2", "mean")
+
+    def __init__(self, count: int = 0, mean: float = 0.0, m2: float = 0.0) -> None:
+        self.count, self.mean, self.m2 = count, mean, m2
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float64]) -> Moments:
+        """The moments of a batch with at least one value."""
+        mean = float(values.mean())
+        deviations = values - mean
+        return cls(len(values), mean, float(deviations @ deviations))
+
+    def __add__(self, other: Moments) -> Moments:
+        if not other.count:
+            return self
+        if not self.count:
+            return other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        return Moments(count, mean, self.m2 + other.m2 + delta * delta * (self.count * other.count / count))
+
+
+def _merged_numerical(a: NumericalSummary, b: NumericalSummary) -> NumericalSummary:
+    if not b.count or not a.count:
+        whole, part = (a, b) if a.count else (b, a)
+        return whole.model_copy(update={"missing": a.missing + b.missing}) if part.missing else whole
+    moments = Moments(a.count, a.mean, a.m2) + Moments(b.count, b.mean, b.m2)
+    larger, smaller = (a, b) if a.count >= b.count else (b, a)
+    sketch = sketches.from_text(larger.quantiles)
+    sketch.merge(sketches.from_text(smaller.quantiles))
+    return NumericalSummary(
+        count=moments.count,
+        missing=a.missing + b.missing,
+        out_of_limits=a.out_of_limits + b.out_of_limits,
+        mean=moments.mean,
+        m2=moments.m2,
+        minimum=min(each.minimum for each in (a, b) if each.minimum is not None),
+        maximum=max(each.maximum for each in (a, b) if each.maximum is not None),
+        quantiles=sketches.to_text(sketch),
+    )
+
+
+def _merged_categorical(a: CategoricalSummary, b: CategoricalSummary) -> CategoricalSummary:
+    return CategoricalSummary(
+        count=a.count + b.count,
+        missing=a.missing + b.missing,
+        unseen=a.unseen + b.unseen,
+        counts=_summed(a.counts, b.counts),
+        unseen_counts=_kept(a.unseen_counts, b.unseen_counts),
+    )
+
+
+def _summed(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return {name: a.get(name, 0) + b.get(name, 0) for name in sorted(a.keys() | b.keys())}
+
+
+def _kept(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    """The first of the unseen values in the order of text: a value among the first of the whole is so in every part."""
+    both = _summed(a, b)
+    return both if len(both) <= UNSEEN_KEPT else {name: both[name] for name in sorted(both)[:UNSEEN_KEPT]}
+
+
+def _two_types(one: str, other: str) -> TypeError:
+    return TypeError(f"a {one} column cannot be joined with a {other} one; summarise the column anew for the new spec")
