@@ -12,7 +12,7 @@ import struct
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -145,7 +145,7 @@ class EmbeddedKafka:
         self.port = self.port or free_port()
         config = self.folder / "server.properties"
         data = self.folder / "data"
-        config.write_text(server_properties(data, self.port, free_port()))
+        config.write_text(as_properties(node_settings(self.port, free_port(), data)))
         logging = self.folder / "log4j2.properties"
         logging.write_text(_LOGGING)
         if not (data / "meta.properties").exists():
@@ -194,13 +194,20 @@ def java(jars: Sequence[Path], heap_megabytes: int, logging: Path, main: str, *a
     ]
 
 
-def server_properties(data: Path, port: int, controller_port: int) -> str:
-    """The node's configuration: Kafka's defaults, but for one node, small, and quick to start and to rebalance."""
-    settings = {
+def node_settings(port: int, controller_port: int, data: Path, listen: str = HOST) -> dict[str, str]:
+    """A node's configuration: Kafka's defaults, but for one node, small, and quick to start and to rebalance.
+
+    Args:
+        port: where clients connect, on 127.0.0.1.
+        controller_port: where the node talks to itself.
+        data: the folder of its logs.
+        listen: the address that it binds to.
+    """
+    return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "listeners": f"PLAINTEXT://{listen}:{port},CONTROLLER://{HOST}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
@@ -223,6 +230,10 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
     }
+
+
+def as_properties(settings: Mapping[str, str]) -> str:
+    """The settings in the form of a Java properties file."""
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
@@ -257,12 +268,12 @@ def _format(jars: Sequence[Path], config: Path, logging: Path) -> None:
         raise StartFailed(f"Kafka's data folder could not be prepared: {(done.stderr or done.stdout).strip()}")
 
 
-def serves(port: int) -> bool:
-    """Whether a broker on this port of 127.0.0.1 answers a metadata request and lists itself: it is up and unfenced."""
+def serves(port: int, host: str = HOST) -> bool:
+    """Whether a broker on this port answers a metadata request and lists itself: it is up and unfenced."""
     header = struct.pack(">hhih", 3, 1, 1, -1)  # Metadata, version 1, correlation id 1, no client id
     request = header + struct.pack(">i", 0)  # about no topic
     try:
-        with socket.create_connection((HOST, port), timeout=2.0) as connection:
+        with socket.create_connection((host, port), timeout=2.0) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             answer = _read_exactly(connection, 12)
     except OSError:
