@@ -32,6 +32,7 @@ from tailrace_contracts.events import (
     TrainModel,
 )
 from tailrace_local import Home, LocalError, shown
+from tailrace_runtime.settings import KafkaSettings
 
 T = TypeVar("T")
 
@@ -120,6 +121,18 @@ def _status(home: Home, *, as_json: bool) -> None:
     if any(row["state"] == "ended" for row in rows):
         msg = "some processes have ended; look at their logs, then run `tailrace up` again"
         raise CommandError(msg)
+
+
+@app.command()
+def setup(
+    secrets: Annotated[Path, typer.Option(help="Where the services' secrets are written, one subfolder for each.")],
+    admin_database_url: Annotated[str, typer.Option(envvar="TAILRACE_ADMIN_DATABASE_URL", help="A superuser's URL.")],
+) -> None:
+    """Prepare a broker and a database that run elsewhere; TAILRACE_KAFKA_BOOTSTRAP names the broker."""
+    from tailrace_cli.setup import prepare
+
+    for line in asyncio.run(prepare(KafkaSettings(), admin_database_url, secrets)):
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 # ---------------------------------------------------------------- models

@@ -1,15 +1,23 @@
 """The settings that every service has. A service's own `settings.py` subclasses `ServiceSettings`.
 
-Each is an environment variable: `TAILRACE_` and the name in capitals. Units stand in the names.
+Each is an environment variable: `TAILRACE_` and the name in capitals. Units stand in the names. Where TAILRACE_SECRETS_DIR
+names a folder, a file `tailrace_<name>` in it is read for what the environment does not say.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 
 class KafkaSettings(BaseSettings):
@@ -27,6 +35,21 @@ class KafkaSettings(BaseSettings):
     kafka_ca_file: Path | None = None
     delivery_timeout_seconds: float = Field(default=60, gt=0, description="after it an unacknowledged send has failed")
     request_timeout_seconds: float = Field(default=20, gt=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then files of secrets."""
+        del dotenv_settings, file_secret_settings
+        folder = os.environ.get("TAILRACE_SECRETS_DIR")
+        files = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
+        return (init_settings, env_settings, *files)
 
     def topic(self, name: str) -> str:
         """The catalogue's topic as it is called on the broker."""
