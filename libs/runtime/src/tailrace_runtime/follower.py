@@ -47,6 +47,7 @@ class Follower:
         self._on_event = on_event
         self._metrics = metrics or Metrics()
         self._consumer: Any = None
+        self._partitions: list[TopicPartition] = []
         self._next: dict[TopicPartition, int] = {}
         self._applied = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -58,7 +59,9 @@ class Follower:
     async def start(self) -> None:
         """Read to the present end, then go on in the background. Waits for a broker or a topic that is missing."""
         part = f"follower of {self._topic}"
-        await wait_for(self._settings, [self._topic], part=part)
+        counts = await wait_for(self._settings, [self._topic], part=part)
+        name = self._settings.topic(self._topic)
+        self._partitions = [TopicPartition(name, number) for number in range(counts[self._topic])]
         ends = await until_available(part, unreachable(self._settings), self._connect, UNREACHABLE)
         self._task = asyncio.create_task(self._follow(), name=part)
         await self._until_applied(ends)
@@ -89,11 +92,10 @@ class Follower:
         )
         try:
             await consumer.start()
-            partitions = await _partitions(consumer, self._settings.topic(self._topic))
-            consumer.assign(partitions)
-            starts = await consumer.beginning_offsets(partitions)
-            ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-            for partition in partitions:
+            consumer.assign(self._partitions)
+            starts = await consumer.beginning_offsets(self._partitions)
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(self._partitions)
+            for partition in self._partitions:
                 self._next.setdefault(partition, starts[partition])
                 consumer.seek(partition, self._next[partition])
         except BaseException:
@@ -150,12 +152,3 @@ class Follower:
                     await asyncio.wait_for(self._applied.wait(), 1.0)
                 except TimeoutError:
                     continue
-
-
-async def _partitions(consumer: Any, topic: str) -> list[TopicPartition]:
-    """All partitions of the topic, as the broker knows them now."""
-    await consumer.topics()
-    numbers = consumer.partitions_for_topic(topic)
-    if not numbers:
-        raise KafkaError(f"topic {topic} has no partitions yet")
-    return [TopicPartition(topic, number) for number in sorted(numbers)]

@@ -60,27 +60,33 @@ def _new_topic(settings: KafkaSettings, card: Topic) -> NewTopic:
     )
 
 
-async def existing(settings: KafkaSettings) -> frozenset[str]:
-    """The topics of this deployment that are on the broker, without the prefix."""
+async def existing(settings: KafkaSettings) -> dict[str, int]:
+    """The topics of this deployment that are on the broker, without the prefix, and their numbers of partitions."""
     async with _admin(settings) as admin:
-        found = await admin.list_topics()
-    return frozenset(settings.name(name) for name in found if name.startswith(settings.topic_prefix))
+        found = await admin.describe_topics()  # all of them: asking by name could create what is missing
+    return {
+        settings.name(each["topic"]): len(each["partitions"])
+        for each in found
+        if each["topic"].startswith(settings.topic_prefix)
+    }
 
 
-async def wait_for(settings: KafkaSettings, names: Iterable[str], *, part: str) -> None:
-    """Return once all these topics exist; meanwhile `/readyz` and the log say which are missing."""
+async def wait_for(settings: KafkaSettings, names: Iterable[str], *, part: str) -> dict[str, int]:
+    """The topics' numbers of partitions, once all exist; meanwhile `/readyz` and the log say which are missing."""
     wanted = frozenset(names)
 
-    async def attempt() -> None:
-        missing = sorted(wanted - await existing(settings))
+    async def attempt() -> dict[str, int]:
+        found = await existing(settings)
+        missing = sorted(wanted - found.keys())
         if missing:
             what = ", ".join(settings.topic(name) for name in missing)
             raise TopicsMissing(
                 f"these topics do not exist yet: {what}; create them with `tailrace up` or your own tools"
             )
+        return {name: found[name] for name in wanted}
 
     reason = f"waiting for topics on Kafka at {settings.kafka_bootstrap}"
-    await until_available(part, reason, attempt, (TopicsMissing, *UNREACHABLE))
+    return await until_available(part, reason, attempt, (TopicsMissing, *UNREACHABLE))
 
 
 @asynccontextmanager
