@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from tailrace_testing import Kafka
 
 import tailrace_client
 from tailrace_client import AsyncPublisher, Publisher, PublishError
 from tailrace_contracts.events import Event, LabelGiven, PredictionMade, decode
+from tailrace_testing import Broker
 
 
-async def read(kafka: Kafka, topic: str, count: int) -> list[tuple[bytes, Event]]:
+async def read(kafka: Broker, topic: str, count: int) -> list[tuple[bytes, Event]]:
     """The first `count` records of a topic: key and event."""
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
@@ -25,7 +25,7 @@ async def read(kafka: Kafka, topic: str, count: int) -> list[tuple[bytes, Event]
         await consumer.stop()
 
 
-async def prefixed(kafka: Kafka) -> str:
+async def prefixed(kafka: Broker) -> str:
     """A prefix of its own with the two public topics under it."""
     prefix = kafka.unique("client") + "-"
     for topic in ("prediction-events", "label-events"):
@@ -33,7 +33,7 @@ async def prefixed(kafka: Kafka) -> str:
     return prefix
 
 
-async def test_what_is_published_is_on_the_topics(kafka: Kafka) -> None:
+async def test_what_is_published_is_on_the_topics(kafka: Broker) -> None:
     """A producer's events would not arrive, or not under the key by which labels are joined."""
     prefix = await prefixed(kafka)
     async with AsyncPublisher(kafka.bootstrap, topic_prefix=prefix) as publisher:
@@ -51,7 +51,7 @@ async def test_what_is_published_is_on_the_topics(kafka: Kafka) -> None:
     assert label.label == 0
 
 
-async def test_docstring_example_runs(kafka: Kafka) -> None:
+async def test_docstring_example_runs(kafka: Broker) -> None:
     """The first thing that a newcomer copies would not work."""
     prefix = await prefixed(kafka)
     example = "\n".join(
@@ -62,7 +62,7 @@ async def test_docstring_example_runs(kafka: Kafka) -> None:
     assert len(await read(kafka, prefix + "label-events", 1)) == 1
 
 
-async def test_a_wrong_event_raises_at_the_call(kafka: Kafka) -> None:
+async def test_a_wrong_event_raises_at_the_call(kafka: Broker) -> None:
     """A typing error would only show in the dead-letters, hours later."""
     async with AsyncPublisher(kafka.bootstrap) as publisher:
         with pytest.raises(PublishError, match="probability"):
