@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64decode
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from tailrace_cli.connection import CommandError, Connection
@@ -46,20 +46,17 @@ def name(letter: EventParked) -> str:
 
 async def read(connection: Connection, wanted: Filter) -> list[EventParked]:
     """The dead letters that stand on the topic now, oldest first, one for each record. Raises CommandError."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=connection.bootstrap, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        connection.topic_prefix + TOPIC,
+        bootstrap_servers=connection.bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
     found: dict[str, EventParked] = {}
     try:
         await consumer.start()
-        await consumer.topics()
-        topic = connection.topic_prefix + TOPIC
-        partitions = [TopicPartition(topic, each) for each in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        left = {
-            each: end
-            for each, end in (await consumer.end_offsets(partitions)).items()
-            if end > await consumer.position(each)
-        }
+        ends = await consumer.end_offsets(consumer.assignment())
+        left = {each: end for each, end in ends.items() if end > await consumer.position(each)}
         while left:
             for partition, records in (await consumer.getmany(timeout_ms=200)).items():
                 letters = [decode(record.value) for record in records if record.value is not None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 from datetime import UTC, datetime
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from tailrace_cli.connection import CommandError, Connection
@@ -22,16 +22,13 @@ ANSWER_SECONDS = 30.0
 
 async def tail(connection: Connection, *topics: str) -> AIOKafkaConsumer:
     """A started consumer that stands at the present end of these topics (catalogue names)."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=connection.bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
+    names = [connection.topic_prefix + topic for topic in topics]
+    consumer = AIOKafkaConsumer(
+        *names, bootstrap_servers=connection.bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100
+    )
     try:
         await consumer.start()
-        await consumer.topics()  # fetches what partitions_for_topic answers from
-        names = [connection.topic_prefix + topic for topic in topics]
-        partitions = [
-            TopicPartition(name, each) for name in names for each in sorted(consumer.partitions_for_topic(name) or ())
-        ]
-        consumer.assign(partitions)
-        for partition, end in (await consumer.end_offsets(partitions)).items():
+        for partition, end in (await consumer.end_offsets(consumer.assignment())).items():
             consumer.seek(partition, end)
     except KafkaError as error:
         await consumer.stop()
