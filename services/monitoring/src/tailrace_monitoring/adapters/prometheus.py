@@ -1,0 +1,61 @@
+"""Monitoring's own metrics."""
+
+from __future__ import annotations
+
+from tailrace_contracts.events import AlertRaised, ArmsCompared
+from tailrace_monitoring.domain.state import Changes
+from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_runtime.metrics import Instrument, Metrics
+
+INSTRUMENTS = (
+    Instrument("tailrace_watched_examples", "gauge", "Labelled examples seen of a model.", ("model",)),
+    Instrument(
+        "tailrace_arm_accuracy", "gauge", "Accuracy of a version, since it first answered.", ("model", "arm", "version")
+    ),
+    Instrument(
+        "tailrace_arm_recent_accuracy", "gauge", "Accuracy on the newest 500 answers.", ("model", "arm", "version")
+    ),
+    Instrument(
+        "tailrace_comparison_difference",
+        "gauge",
+        "Champion's loss less candidate's: positive where the candidate is better.",
+        ("model", "champion", "candidate"),
+    ),
+    Instrument("tailrace_drift_distance", "gauge", "Distance of the newest closed window.", ("model", "column")),
+    Instrument("tailrace_alerts_total", "counter", "Alerts raised.", ("model", "kind")),
+)
+
+
+class PrometheusMeter:
+    """Reports sittings to the service's metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._arms: dict[tuple[str, str], str] = {}
+
+    def report(self, watch: ModelWatch, changes: Changes) -> None:
+        """Where a model stands after a sitting, and what the sitting changed (it has been stored)."""
+        model = watch.model
+        self._metrics.gauge("tailrace_watched_examples", watch.state.examples, model=model)
+        self._report_arms(watch)
+        for event in changes.events:
+            if isinstance(event, AlertRaised):
+                self._metrics.count("tailrace_alerts_total", model=model, kind=event.kind)
+            elif isinstance(event, ArmsCompared):
+                versions = {"champion": str(event.champion), "candidate": str(event.candidate)}
+                self._metrics.gauge("tailrace_comparison_difference", event.mean_difference, model=model, **versions)
+        for window in changes.distances:
+            for measured in window.measured:
+                self._metrics.gauge("tailrace_drift_distance", measured.distance, model=model, column=measured.column)
+
+    def _report_arms(self, watch: ModelWatch) -> None:
+        """Each version stands under the arm that it is in now, and no longer under the one before."""
+        for name, score in watch.state.scores.items():
+            labels = {"model": watch.model, "version": str(score.version or "")}
+            before = self._arms.get((watch.model, name))
+            if before is not None and before != score.arm:
+                for gauge in ("tailrace_arm_accuracy", "tailrace_arm_recent_accuracy"):
+                    self._metrics.forget(gauge, arm=before, **labels)
+            self._arms[watch.model, name] = score.arm
+            self._metrics.gauge("tailrace_arm_accuracy", score.accuracy, arm=score.arm, **labels)
+            self._metrics.gauge("tailrace_arm_recent_accuracy", score.recent_accuracy, arm=score.arm, **labels)

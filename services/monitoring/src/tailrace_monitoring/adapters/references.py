@@ -1,0 +1,39 @@
+"""References from the object store, kept in memory by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tailrace_contracts.events import ClaimCheck, ColumnSummary
+from tailrace_monitoring.ports import ReferenceUnusable
+from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing, RetryLater
+from tailrace_runtime.objects import ObjectStore
+from tailrace_statistics.reference import Reference, ReferenceInvalid
+
+KEPT = 32
+
+
+class StoredReferences:
+    """Reads each reference once; the digest names its content, so it never changes."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._kept: dict[str, Mapping[str, ColumnSummary]] = {}
+
+    async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
+        """The statistics of every column."""
+        known = self._kept.get(claim.sha256)
+        if known is None:
+            known = await self._read(claim)
+            self._kept[claim.sha256] = known
+            if len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
+        return known
+
+    async def _read(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
+        try:
+            return Reference.from_bytes(await self._objects.get_artefact(claim)).columns
+        except (ArtefactCorrupt, ObjectMissing, ReferenceInvalid) as error:
+            raise ReferenceUnusable(str(error)) from error
+        except OSError as error:
+            raise RetryLater(f"the object store does not answer: {error}") from error

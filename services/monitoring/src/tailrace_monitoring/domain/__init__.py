@@ -1,0 +1,1 @@
+"""What monitoring knows and decides: pure, without I/O, clock or framework."""

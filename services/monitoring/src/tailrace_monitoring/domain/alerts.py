@@ -1,0 +1,157 @@
+"""Alerts, worded: what moved, by how much, since when, in one sentence for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from tailrace_contracts.events import AlertRaised, WindowSummarised
+from tailrace_contracts.spec import DriftMonitor
+from tailrace_monitoring.domain.arms import arm_title
+from tailrace_monitoring.domain.cohorts import Cohort, Gap
+from tailrace_monitoring.domain.concept import Alarm
+from tailrace_monitoring.domain.trail import Step, ranges_of
+from tailrace_monitoring.domain.windows import Fault, Measured
+
+
+class Stamp(NamedTuple):
+    """What every alert of a model has: its id, the model, and the present moment."""
+
+    alert_id: str
+    model: str
+    now: datetime
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"
+
+
+def concept_drift(stamp: Stamp, champion: int | None, alarm: Alarm, delta: float, steps: Sequence[Step]) -> AlertRaised:
+    """The champion's error rate has risen; `steps` are the examples since then."""
+    who, since = arm_title("external", champion), steps[0].time
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="concept-drift",
+        subject=who,
+        statistic="error rate",
+        value=alarm.after,
+        threshold=delta,
+        since=since,
+        message=(
+            f"the error rate of {who} rose from {alarm.before:.1%} to {alarm.after:.1%} "
+            f"since {_day(since)}, over {alarm.at - alarm.since + 1:,} labelled examples"
+        ),
+        derived_from=ranges_of(steps),
+        time=stamp.now,
+    )
+
+
+def low_accuracy(stamp: Stamp, cohort: Cohort, least: float) -> AlertRaised:
+    """A closed cohort is below the accuracy that the spec asks for."""
+    who = arm_title(cohort.arm, cohort.version)
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="performance",
+        subject=who,
+        statistic="accuracy",
+        value=cohort.accuracy,
+        threshold=least,
+        since=cohort.span.start,
+        message=(
+            f"{who} was right on {cohort.accuracy:.1%} of {cohort.total.examples:,} examples of "
+            f"{_day(cohort.span.start)} to {_day(cohort.span.end)}; the spec asks for {least:.1%}"
+        ),
+        derived_from=cohort.spans.ranges(),
+        time=stamp.now,
+    )
+
+
+def unfair(stamp: Stamp, cohort: Cohort, gap: Gap, most: float) -> AlertRaised:
+    """Two groups of a protected attribute are selected at rates too far apart."""
+    who = arm_title(cohort.arm, cohort.version)
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="fairness",
+        subject=gap.attribute,
+        statistic="selection rate gap",
+        value=gap.difference,
+        threshold=most,
+        since=cohort.span.start,
+        message=(
+            f"{who} selects {gap.attribute}={gap.highest} {gap.difference:.1%} more often than "
+            f"{gap.attribute}={gap.lowest} in {_day(cohort.span.start)} to {_day(cohort.span.end)}; "
+            f"the spec allows {most:.1%}"
+        ),
+        derived_from=cohort.spans.ranges(),
+        time=stamp.now,
+    )
+
+
+def feature_drift(stamp: Stamp, measured: Measured, monitor: DriftMonitor, window: WindowSummarised) -> AlertRaised:
+    """A column has left its reference."""
+    windows = monitor.consecutive_windows
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="feature-drift",
+        subject=measured.column,
+        statistic=monitor.distance,
+        value=measured.distance,
+        threshold=monitor.threshold,
+        since=measured.since,
+        message=(
+            f"{measured.column} is {measured.distance:.3g} ({monitor.distance}) from its reference since "
+            f"{_day(measured.since)}, over {monitor.threshold:g} in {windows} window{'s' * (windows > 1)} in a row"
+        ),
+        derived_from=window.derived_from,
+        time=stamp.now,
+    )
+
+
+_WORDS = {
+    "out-of-limits": "outside the spec's limits",
+    "missing": "missing",
+    "unseen": "outside the spec's categories",
+}
+
+
+def bad_values(stamp: Stamp, fault: Fault, window: WindowSummarised) -> AlertRaised:
+    """A column has values that it should not have."""
+    plural = fault.values != 1
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="data-quality",
+        subject=fault.column,
+        statistic=f"{fault.what} values",
+        value=float(fault.values) if fault.what == "out-of-limits" else fault.share,
+        threshold=fault.threshold,
+        since=window.window.start,
+        message=(
+            f"{fault.values:,} value{'s' * plural} of {fault.column} {'are' if plural else 'is'} {_WORDS[fault.what]} "
+            f"among {window.events:,} events since {_day(window.window.start)}"
+        ),
+        derived_from=window.derived_from,
+        time=stamp.now,
+    )
+
+
+def no_reference(stamp: Stamp, version: int, reason: str, window: WindowSummarised) -> AlertRaised:
+    """The champion's reference cannot be read, so that its drift cannot be judged."""
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="data-quality",
+        subject=f"reference of version {version}",
+        statistic="unreadable artefacts",
+        value=1.0,
+        threshold=0.0,
+        since=window.window.start,
+        message=f"feature drift cannot be judged: the reference of version {version} cannot be used ({reason})",
+        derived_from=window.derived_from,
+        time=stamp.now,
+    )

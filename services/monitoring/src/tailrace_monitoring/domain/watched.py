@@ -1,0 +1,346 @@
+"""One model under watch: labelled examples and windows in, facts out.
+
+`ModelWatch` is the aggregate that a transaction loads, changes and stores. What has to outlive a process stands in
+`state`, in the trail and in the cohorts; the rest (the live detector, what was published when) can be built again from
+them. All changes of one call are gathered in `changes`, so that the store writes them, and the events that announce
+them, at once. A record at or below the offset that its log has been applied through changes nothing.
+
+In the order of an example: who champions now, then each arm's score and cohort, the champion's error into the alarm,
+each candidate against the champion; at the end of a batch, cohorts that close, the training that is due, and what is to
+be published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from tailrace_contracts.events import (
+    AlertRaised,
+    ArmOutput,
+    ColumnSummary,
+    ExampleLabelled,
+    WindowSummarised,
+)
+from tailrace_contracts.ranges import Log
+from tailrace_contracts.spec import ConceptDriftMonitor, ModelSpec
+from tailrace_monitoring.domain import alerts
+from tailrace_monitoring.domain.arms import answers, champions_answer, loss
+from tailrace_monitoring.domain.cohort_book import CohortBook
+from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, selection_gaps
+from tailrace_monitoring.domain.comparison import Comparison
+from tailrace_monitoring.domain.concept import LONGEST, Alarm, ErrorAlarm
+from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.retraining import Cause, Pending, Situation
+from tailrace_monitoring.domain.scores import SERVED, Score
+from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Placed, Tools
+from tailrace_monitoring.domain.trail import Step, Trail
+from tailrace_runtime.highwater import HighWater
+
+PUBLISH_EVERY = timedelta(seconds=1)
+"""Comparisons and open cohorts are published at most this often, unless a verdict changed or a cohort closed."""
+
+RUN_PATIENCE = timedelta(hours=6)
+"""A training of which nothing was heard for so long is given up, so that another may be asked for."""
+
+
+def trail_length(spec: ModelSpec) -> int:
+    """How many of a model's newest examples are kept in memory: for the alarm's replay, and for a training."""
+    batch = spec.learners.batch
+    return max(LONGEST, batch.max_examples if batch else 0)
+
+
+class ModelWatch:
+    """One model: its state, its trail, its cohorts in memory, and the live alarm."""
+
+    def __init__(self, model: str, state: ModelState, trail: Trail, cohorts: Iterable[Cohort], tools: Tools) -> None:
+        self.model = model
+        self.state = state
+        self.trail = trail
+        self.cohorts = CohortBook(cohorts)
+        self.changes = Changes()
+        self._tools = tools
+        self._alarm: ErrorAlarm | None = None
+        self._alarm_spec: ConceptDriftMonitor | None = None
+        self._published: datetime | None = None
+        self._seen = {name: self._marks(name) for name in state.marks}
+
+    # ------------------------------------------------------------ what has been applied
+
+    def _marks(self, name: str) -> HighWater:
+        seen = HighWater(capacity=self.trail.length)
+        identities = [[step.prediction_id, step.label_revision] for step in self.trail.since(0)]
+        seen.load({"marks": self.state.marks.get(name, []), "identities": identities})
+        return seen
+
+    def _is_new(self, log: Log, offset: int) -> bool:
+        name = f"{log.topic}/{log.partition}"
+        if offset <= self.state.through.get(name, -1):
+            return False
+        self.state.through[name] = offset
+        self.changes.touched = True
+        return True
+
+    def _is_new_example(self, placed: Placed) -> bool:
+        if not self._is_new(placed.log, placed.offset):
+            return False
+        name = f"{placed.log.topic}/{placed.log.partition}"
+        seen = self._seen.get(name) or self._seen.setdefault(name, self._marks(name))
+        example = placed.example
+        return seen.admit(example.trigger, (example.prediction_id, example.label_revision))
+
+    # ------------------------------------------------------------ labelled examples
+
+    def observe(self, batch: Sequence[Placed], knowledge: Knowledge, now: datetime) -> None:
+        """Take in a batch of labelled examples of one log, in order."""
+        self.follow(knowledge, now)
+        for placed in batch:
+            if self._is_new_example(placed):
+                self._example(placed, knowledge, now)
+        self.state.marks = {name: seen.dump()["marks"] for name, seen in self._seen.items()}
+        self._close_cohorts(knowledge, now)
+        self.publish(knowledge, now)
+
+    def _example(self, placed: Placed, knowledge: Knowledge, now: datetime) -> None:
+        example, correction = placed.example, placed.example.label_revision > 0
+        champion = champions_answer(example, self.state.champion)
+        error = None if champion is None or correction else loss(champion, example.label)
+        step = self._step(placed, error)
+        self.changes.cohorts |= self.cohorts.count(placed, knowledge.spec)
+        if not correction:
+            self._score(example)
+            self._compare(placed, champion, knowledge)
+            if error is not None and self._alarm is not None:
+                self._sound(self._alarm.observe(step.number, error), knowledge, now)
+        self._ask_for_training(knowledge, now)
+
+    def _step(self, placed: Placed, error: int | None) -> Step:
+        self.state.examples += 1
+        example = placed.example
+        step = Step(
+            self.state.examples,
+            placed.log,
+            placed.offset,
+            example.prediction_id,
+            example.label_revision,
+            example.time,
+            error,
+        )
+        self.trail.append(step)
+        self.changes.steps.append(step)
+        watermark = self.state.watermark
+        self.state.watermark = example.time if watermark is None else max(watermark, example.time)
+        return step
+
+    def _score(self, example: ExampleLabelled) -> None:
+        for version, output in answers(example).items():
+            self._score_of(str(version or output.arm), version, output.arm).count(
+                output.arm, not loss(output, example.label)
+            )
+        if example.served is not None:
+            self._score_of(SERVED, None, SERVED).count(SERVED, not loss(example.served, example.label))
+
+    def _score_of(self, name: str, version: int | None, arm: str) -> Score:
+        return self.state.scores.setdefault(name, Score(arm=arm, version=version))
+
+    def _compare(self, placed: Placed, champion: ArmOutput | None, knowledge: Knowledge) -> None:
+        if champion is None:
+            return
+        label, given = placed.example.label, answers(placed.example)
+        for comparison in self.state.comparisons.values():
+            candidate = given.get(comparison.candidate)
+            if candidate is None:
+                continue
+            limit = knowledge.spec.rollout.max_examples
+            if knowledge.is_continual(comparison.candidate) and comparison.examples >= limit:
+                comparison.restart()
+            comparison.fold(
+                placed.log,
+                placed.offset,
+                champion_wrong=loss(champion, label),
+                candidate_wrong=loss(candidate, label),
+                in_stage=candidate.arm == comparison.stage,
+            )
+
+    # ------------------------------------------------------------ who champions, and the alarm on it
+
+    def follow(self, knowledge: Knowledge, now: datetime) -> None:
+        """Catch up with the deployment, the spec and the runs that are over."""
+        self._follow_deployment(knowledge)
+        self._follow_spec(knowledge)
+        retraining = self.state.retraining
+        asked = retraining.outstanding_since
+        silent = asked is not None and now - asked > RUN_PATIENCE
+        if retraining.outstanding and (silent or retraining.outstanding in knowledge.runs_over):
+            retraining.over(retraining.outstanding)
+            self.changes.touched = True
+
+    def _follow_deployment(self, knowledge: Knowledge) -> None:
+        state = self.state
+        if knowledge.sequence <= state.sequence:
+            return
+        self.changes.touched = True
+        state.sequence = knowledge.sequence
+        champion = knowledge.champion
+        if champion != state.champion:
+            state.champion, state.alarm_from, state.comparisons = champion, state.examples + 1, {}
+            self._alarm = None
+        candidates = knowledge.candidates if champion is not None else {}
+        state.comparisons = {number: each for number, each in state.comparisons.items() if number in candidates}
+        for number, stage in candidates.items():
+            fresh = Comparison.start(champion or 0, number, stage, knowledge.spec.rollout.error_rate)
+            state.comparisons.setdefault(number, fresh).enter(stage)
+
+    def _follow_spec(self, knowledge: Knowledge) -> None:
+        monitor = knowledge.spec.monitors.concept_drift
+        self.trail = self.trail.lengthened(trail_length(knowledge.spec))
+        if monitor is None:
+            self._alarm, self._alarm_spec = None, None
+        elif self._alarm is None or monitor != self._alarm_spec:
+            self._alarm_spec = monitor
+            self._alarm = ErrorAlarm(lambda: self._tools.detector(monitor), monitor.min_examples)
+            kept = self.trail.since(self.state.alarm_from)
+            self._alarm.replay((step.number, step.error) for step in kept if step.error is not None)
+
+    def _sound(self, alarm: Alarm | None, knowledge: Knowledge, now: datetime) -> None:
+        if self._alarm is not None:
+            self.state.alarm_from = self._alarm.start or self.state.examples + 1
+        monitor = self._alarm_spec
+        if alarm is None or monitor is None:
+            return
+        steps = list(self.trail.since(alarm.since))
+        raised = alerts.concept_drift(self._stamp(now), self.state.champion, alarm, monitor.delta, steps)
+        self.state.regime = steps[0].time
+        for comparison in self.state.comparisons.values():
+            comparison.restart()
+        self._raise(raised, knowledge, "concept-drift", alarm.since)
+
+    def _stamp(self, now: datetime) -> alerts.Stamp:
+        return alerts.Stamp(self._tools.new_id(), self.model, now)
+
+    def _new_run(self) -> str:
+        return f"run-{self._tools.new_id()}"
+
+    def _raise(self, alert: AlertRaised, knowledge: Knowledge, cause: Cause | None, since: int | None) -> None:
+        """Announce an alert, with the training that it leads to."""
+        led_to = ""
+        if cause is not None:
+            run_id = self._new_run()
+            pending = Pending(run_id=run_id, since=since, due=0, reason=alert.message, requested_by=f"{cause} alert")
+            tried = knowledge.batch_candidate_on_trial and cause != "concept-drift"
+            wanted = not tried and self.state.retraining.alert(
+                cause, since, self.state.examples, knowledge.spec, pending
+            )
+            led_to = run_id if wanted else ""
+        self.changes.events.append(alert.model_copy(update={"led_to": led_to}))
+        self.changes.touched = True
+
+    # ------------------------------------------------------------ cohorts, training, publication
+
+    def _close_cohorts(self, knowledge: Knowledge, now: datetime) -> None:
+        if self.state.watermark is None:
+            return
+        for cohort in self.cohorts.close(self.state.watermark, knowledge.spec.monitors.allowed_lateness_days):
+            self.changes.cohorts.add(cohort.key)
+            self._measure(cohort, now)
+            self._judge(cohort, knowledge, now)
+
+    def _judge(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
+        if cohort.arm not in {"champion", "external"} or cohort.total.examples < MIN_COHORT_EXAMPLES:
+            return
+        monitors = knowledge.spec.monitors
+        least = monitors.performance.min_accuracy
+        if least is not None and cohort.accuracy < least:
+            raised = alerts.low_accuracy(self._stamp(now), cohort, least)
+            answers_now = cohort.version == self.state.champion
+            first = self.trail.first_from(max(cohort.span.start, self.state.regime or cohort.span.start))
+            self._raise(raised, knowledge, "performance" if answers_now else None, first)
+        for gap in selection_gaps(cohort, monitors.fairness.min_group_examples) if monitors.fairness.alert else ():
+            if gap.difference > monitors.fairness.max_difference:
+                raised = alerts.unfair(self._stamp(now), cohort, gap, monitors.fairness.max_difference)
+                self._raise(raised, knowledge, None, None)
+
+    def _measure(self, cohort: Cohort, now: datetime) -> None:
+        self.cohorts.unmeasured.discard(cohort.key)
+        self.changes.events.append(cohort.measured(self._tools.new_id(), self.model, now))
+
+    def _ask_for_training(self, knowledge: Knowledge, now: datetime) -> None:
+        situation = Situation(self.state.examples, knowledge.has_batch_version, knowledge.batch_candidate_on_trial, now)
+        request = self.state.retraining.due(knowledge.spec, self.trail, situation, self._new_run)
+        if request is not None:
+            self.changes.events.append(request.event(self.model, knowledge.spec_revision, now))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits to be published."""
+        return bool(self.cohorts.unmeasured) or any(each.unpublished for each in self.state.comparisons.values())
+
+    def publish(self, knowledge: Knowledge, now: datetime) -> None:
+        """Publish comparisons and open cohorts, at most once a second, and what cannot wait at once."""
+        due = self._published is None or now - self._published >= PUBLISH_EVERY
+        for comparison in self.state.comparisons.values():
+            if comparison.unpublished and (due or comparison.is_urgent(knowledge.spec.rollout)):
+                self.changes.events.append(comparison.publish(self._tools.new_id(), self.model, now))
+                self.changes.touched = True
+        if due and self.has_news:
+            for cohort in self.cohorts.news():
+                self._measure(cohort, now)
+        if due:
+            self._published = now
+
+    # ------------------------------------------------------------ windows
+
+    def basis(self, knowledge: Knowledge) -> str:
+        """The name of what windows are measured against now; empty where there is nothing."""
+        monitor = knowledge.spec.monitors.drift
+        if monitor is None:
+            return ""
+        if monitor.reference is not None:
+            return f"{monitor.reference.start.isoformat()}..{monitor.reference.end.isoformat()}"
+        version = knowledge.versions.get(knowledge.champion or 0)
+        return f"version {version.version}" if version and version.reference else ""
+
+    def observe_window(
+        self,
+        placed: tuple[Log, int, WindowSummarised],
+        reference: Mapping[str, ColumnSummary],
+        knowledge: Knowledge,
+        now: datetime,
+    ) -> None:
+        """Take in one window of feature statistics. `reference` is the champion's; a period's is kept here."""
+        log, offset, window = placed
+        self.follow(knowledge, now)
+        if not self._is_new(log, offset):
+            return
+        self.changes.window = window
+        drift, monitor = self.state.drift, knowledge.spec.monitors.drift
+        drift.rebase(self.basis(knowledge))
+        if window.closed and monitor is not None:
+            reference = self._reference(window, reference, knowledge)
+            measured = drift.judge(window, reference, monitor, self._tools.distance)
+            self.changes.distances.append(Distances(window, measured, monitor.threshold))
+            for each in measured:
+                if each.alert:
+                    raised = alerts.feature_drift(self._stamp(now), each, monitor, window)
+                    self._raise(raised, knowledge, "feature-drift", self.trail.first_from(each.since))
+        for fault in drift.faults(window, reference):
+            self._raise(alerts.bad_values(self._stamp(now), fault, window), knowledge, None, None)
+
+    def _reference(
+        self, window: WindowSummarised, trained_on: Mapping[str, ColumnSummary], knowledge: Knowledge
+    ) -> Mapping[str, ColumnSummary]:
+        """The training set's columns; or those of the reference period, for windows that begin after it."""
+        monitor = knowledge.spec.monitors.drift
+        period = monitor.reference if monitor else None
+        if period is None:
+            return trained_on
+        self.state.drift.gather(window, period, self._tools.merge)
+        return self.state.drift.period if window.window.start >= period.end else {}
+
+    def reference_unusable(self, version: int, reason: str, window: WindowSummarised, now: datetime) -> None:
+        """The champion's reference cannot be read: say so, once for each version."""
+        key = f"reference|{version}"
+        if key not in self.state.drift.reported:
+            self.state.drift.reported.append(key)
+            self.changes.events.append(alerts.no_reference(self._stamp(now), version, reason, window))
+            self.changes.touched = True

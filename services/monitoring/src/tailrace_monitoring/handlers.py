@@ -1,0 +1,84 @@
+"""What happens with each kind of fact: open the model's watch, let it observe, store.
+
+A batch is handled model by model, each in a sitting of its own: a transaction that holds the model's lock. What one
+process has stored the next one finds, so a batch that comes again after a crash, or a partition that moves to another
+process, changes nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tailrace_contracts.events import ColumnSummary, WindowSummarised
+from tailrace_contracts.ranges import Log
+from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.state import Placed
+from tailrace_monitoring.domain.watched import trail_length
+from tailrace_monitoring.ports import Gazette, Meter, References, ReferenceUnusable, Sitting, WatchStore
+from tailrace_runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """What the handlers work with."""
+
+    gazette: Gazette
+    store: WatchStore
+    references: References
+    meter: Meter
+    clock: Clock
+
+
+async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge, watchers: Watchers) -> bool:
+    """Labelled examples of one model, in order of their log. Gives back whether something waits to be published."""
+    now = watchers.clock.now()
+    async with watchers.store.sitting(model, trail_length(known.spec)) as sitting:
+        watch = sitting.watch
+        watch.cohorts.take(await sitting.cohorts(watch.cohorts.missing(batch, known.spec)))
+        watch.observe(batch, known, now)
+        changes = watch.changes
+    watchers.meter.report(watch, changes)
+    return watch.has_news
+
+
+async def publish_news(model: str, known: Knowledge, watchers: Watchers) -> bool:
+    """What has been waiting for its second to pass. Gives back whether something still waits."""
+    now = watchers.clock.now()
+    async with watchers.store.sitting(model, trail_length(known.spec)) as sitting:
+        sitting.watch.follow(known, now)
+        sitting.watch.publish(known, now)
+        return sitting.watch.has_news
+
+
+async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowledge, watchers: Watchers) -> None:
+    """One window of feature statistics."""
+    now = watchers.clock.now()
+    async with watchers.store.sitting(placed[2].model, trail_length(known.spec)) as sitting:
+        watch = sitting.watch
+        reference = await _reference(sitting, placed[2], known, watchers)
+        watch.observe_window(placed, reference, known, now)
+        changes = watch.changes
+    watchers.meter.report(watch, changes)
+
+
+async def _reference(
+    sitting: Sitting, window: WindowSummarised, known: Knowledge, watchers: Watchers
+) -> Mapping[str, ColumnSummary]:
+    """What the champion was trained on; nothing where there is no such thing, or where it cannot be read."""
+    version = known.versions.get(known.champion or 0)
+    if version is None or version.reference is None:
+        return {}
+    try:
+        return await watchers.references.columns(version.reference)
+    except ReferenceUnusable as error:
+        sitting.watch.reference_unusable(version.version, str(error), window, watchers.clock.now())
+        return {}
+
+
+def by_model(batch: Sequence[Placed]) -> dict[str, list[Placed]]:
+    """The examples of each model, in their order."""
+    found: dict[str, list[Placed]] = {}
+    for placed in batch:
+        found.setdefault(placed.example.model, []).append(placed)
+    return found

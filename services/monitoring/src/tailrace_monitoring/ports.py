@@ -1,0 +1,87 @@
+"""What the handlers need from outside, by role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from tailrace_contracts.events import ClaimCheck, ColumnSummary, Event
+from tailrace_contracts.ranges import Log
+from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
+from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.state import Changes
+from tailrace_monitoring.domain.watched import ModelWatch
+
+
+class Gazette(Protocol):
+    """What the other services have announced: specs, versions, deployments, training runs."""
+
+    async def model(self, name: str) -> Knowledge | None:
+        """The model as it stands; None where there is no spec of it."""
+        ...
+
+
+class Sitting(Protocol):
+    """One model's watch, ours alone until the sitting ends. What it changed is stored then, all of it or nothing."""
+
+    @property
+    def watch(self) -> ModelWatch:
+        """The model under watch."""
+        ...
+
+    async def cohorts(self, keys: Iterable[CohortKey]) -> list[Cohort]:
+        """Stored cohorts, those of the keys that there are."""
+        ...
+
+
+class WatchStore(Protocol):
+    """Where the watches are kept."""
+
+    def sitting(self, model: str, trail_length: int) -> AbstractAsyncContextManager[Sitting]:
+        """The model's watch, locked.
+
+        On leaving without an error the changes, the read model's rows and the events that announce them are stored
+        in one transaction. Raises RetryLater when the database is not there.
+        """
+        ...
+
+
+class ReferenceUnusable(Exception):  # noqa: N818  # named for what is true
+    """A reference artefact is missing or damaged. The message is one sentence for a person."""
+
+
+class References(Protocol):
+    """What versions were trained on."""
+
+    async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
+        """The statistics of every column. Raises ReferenceUnusable, and RetryLater when the store is not there."""
+        ...
+
+
+class Notebook(Protocol):
+    """The read model's copy of what others announced."""
+
+    async def note(self, log: Log, facts: Sequence[tuple[int, Event]]) -> None:
+        """Keep these facts (offset and event), each the newest of its kind and key. Twice is like once."""
+        ...
+
+
+class Page(Protocol):
+    """What the console shows."""
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Every model, in short."""
+        ...
+
+    async def model(self, name: str) -> dict[str, Any] | None:
+        """One model, whole; None where there is none of that name."""
+        ...
+
+
+class Meter(Protocol):
+    """Prometheus."""
+
+    def report(self, watch: ModelWatch, changes: Changes) -> None:
+        """Where a model stands after a sitting, and what the sitting changed (it has been stored)."""
+        ...
