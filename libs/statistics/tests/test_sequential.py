@@ -1,0 +1,151 @@
+"""The anytime-valid comparison of two arms."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace_statistics import PairedComparison
+
+DISAGREEMENT = 0.15
+
+
+def differences(
+    random: np.random.Generator, examples: int, mean: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Differences of 0/1 losses of two models that disagree on 15 % of the examples."""
+    better, worse = (DISAGREEMENT + mean) / 2, (DISAGREEMENT - mean) / 2
+    return random.choice([1.0, -1.0, 0.0], p=[better, worse, 1 - better - worse], size=examples)
+
+
+def first_verdict(random: np.random.Generator, mean: float, examples: int, step: int) -> tuple[str, int]:
+    """The first verdict that is given when looking after every `step` examples."""
+    comparison = PairedComparison(0.05)
+    for batch in np.split(differences(random, examples, mean), examples // step):
+        comparison.update(batch)
+        result = comparison.result()
+        if result.verdict != "undecided":
+            return result.verdict, result.examples
+    return "undecided", examples
+
+
+def test_an_equal_candidate_is_seldom_ever_better() -> None:
+    """Looking again and again would sooner or later promote a model that is no better."""
+    random = np.random.default_rng(5)
+    verdicts = [first_verdict(random, 0.0, 2_000, 20)[0] for _ in range(300)]
+    # 5 % of 300 are 15; binomial, 26 or more come by chance once in 200.
+    assert verdicts.count("better") <= 25
+    assert verdicts.count("worse") <= 25
+
+
+def test_a_better_candidate_is_found() -> None:
+    """A candidate five points better would wait in shadow for ever."""
+    random = np.random.default_rng(6)
+    found = [first_verdict(random, 0.05, 3_000, 20) for _ in range(60)]
+    assert [verdict for verdict, _ in found].count("better") >= 57
+    assert np.median([examples for _, examples in found]) < 600
+
+
+def test_a_worse_candidate_is_found() -> None:
+    """A candidate five points worse would keep its place among the shadows."""
+    random = np.random.default_rng(7)
+    assert [first_verdict(random, -0.05, 3_000, 20)[0] for _ in range(40)].count("worse") >= 38
+
+
+def test_the_interval_holds_the_mean_at_all_times() -> None:
+    """The console would show an interval that the truth has left."""
+    random = np.random.default_rng(8)
+    left = 0
+    for _ in range(60):
+        comparison = PairedComparison(0.05)
+        outside = False
+        for batch in np.split(differences(random, 1_000, 0.03), 20):
+            comparison.update(batch)
+            result = comparison.result()
+            outside = outside or not result.lower <= 0.03 <= result.upper
+        left += outside
+    assert left <= 12  # at most 10 % of 60 on average, one in twenty for each end; more than 12 once in 100
+
+
+def test_the_interval_narrows() -> None:
+    """However long a comparison runs, its interval would stay as wide as at first."""
+    comparison = PairedComparison()
+    widths = []
+    for examples in (100, 1_000, 10_000, 100_000):
+        comparison.update([1.0, *[0.0] * 8, -1.0] * (examples // 10))
+        result = comparison.result()
+        assert result.lower < result.mean < result.upper
+        widths.append(result.upper - result.lower)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 0.01
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(st.floats(-1, 1), max_size=60),
+    cut=st.integers(0, 60),
+    error_rate=st.sampled_from([0.01, 0.05, 0.5]),
+)
+def test_batches_and_restarts_leave_no_trace(values: list[float], cut: int, error_rate: float) -> None:
+    """A verdict would depend on how the examples were batched, or on when the service was restarted."""
+    whole = PairedComparison(error_rate)
+    for value in values:
+        whole.update([value])
+    first = PairedComparison(error_rate)
+    first.update(values[:cut])
+    second = PairedComparison.load(json.loads(json.dumps(first.dump())))
+    second.update(values[cut:])
+    one, other = whole.result(), second.result()
+    assert (one.examples, one.verdict) == (other.examples, other.verdict)
+    assert one[1:4] == pytest.approx(other[1:4], abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.floats(-1, 1), min_size=1, max_size=100))
+def test_verdict_and_interval_agree_and_mirror(values: list[float]) -> None:
+    """A candidate would be called better while the interval still holds zero, or depend on which arm is named first."""
+    comparison, mirror = PairedComparison(), PairedComparison()
+    comparison.update(values)
+    mirror.update([-value for value in values])
+    result, opposite = comparison.result(), mirror.result()
+    assert -1 <= result.lower <= result.mean <= result.upper <= 1
+    assert (result.lower, result.upper) == pytest.approx((-opposite.upper, -opposite.lower))
+    assert (result.verdict == "better") == (opposite.verdict == "worse")
+    if result.verdict == "better":
+        assert result.lower > -1e-6
+    if result.lower > 1e-6:
+        assert result.verdict == "better"
+
+
+def test_losses_between_zero_and_one_are_judged_too() -> None:
+    """A comparison by squared error would give no verdict, or too many."""
+    random = np.random.default_rng(9)
+    comparison = PairedComparison()
+    comparison.update(random.normal(0.1, 0.2, size=1_000).clip(-1, 1))
+    assert comparison.result().verdict == "better"
+    equal = PairedComparison()
+    equal.update(random.normal(0, 0.2, size=1_000).clip(-1, 1))
+    assert equal.result().verdict == "undecided"
+
+
+def test_before_the_first_example_nothing_is_known() -> None:
+    """A comparison without examples would divide by zero."""
+    assert PairedComparison().result() == (0, 0.0, -1.0, 1.0, "undecided")
+
+
+@pytest.mark.parametrize("value", [1.5, -2.0, float("nan"), float("inf")])
+def test_a_difference_that_cannot_be_is_refused(value: float) -> None:
+    """One broken loss would decide every later comparison."""
+    with pytest.raises(ValueError, match=r"outside \[-1, 1\]"):
+        PairedComparison().update([value])
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 1.0, -0.1])
+def test_an_error_rate_that_cannot_be_is_refused(error_rate: float) -> None:
+    """A rollout at error rate 0 would wait for ever and nobody would know why."""
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        PairedComparison(error_rate)
