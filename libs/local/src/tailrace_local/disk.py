@@ -7,8 +7,10 @@ from pathlib import Path
 from tailrace_local.errors import NoSpace
 
 
-def require_space(folder: Path, megabytes: int) -> None:
+def require_space(folder: Path, megabytes: int, setting: str = "TAILRACE_HOME") -> None:
     """Makes the folder if need be and checks that it can be written and that its file system has this much space left.
+
+    `setting` is the environment variable by which a person can choose another folder.
 
     Raises:
         NoSpace: it cannot be made or written, or the space is missing.
@@ -21,10 +23,10 @@ def require_space(folder: Path, megabytes: int) -> None:
     except OSError as error:
         raise NoSpace(
             f"{folder} cannot be written ({error.strerror or error}); "
-            f"give a folder that you may write to, for example by setting TAILRACE_HOME"
+            f"give a folder that you may write to, for example by setting {setting}"
         ) from error
     if free < megabytes:
         raise NoSpace(
             f"{folder} needs {megabytes} MB of free disk space and its file system has {free} MB left; "
-            f"free some, or set TAILRACE_HOME to a folder on a larger disk"
+            f"free some, or set {setting} to a folder on a larger disk"
         )

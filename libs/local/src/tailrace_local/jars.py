@@ -8,6 +8,7 @@ fetch while the others wait. `python -m tailrace_local.jars` resolves the tree a
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from tailrace_local.disk import require_space
 from tailrace_local.errors import LocalError
 from tailrace_local.lock import locked
 from tailrace_local.progress import Report, silent
@@ -59,12 +61,13 @@ def kafka_jars(folder: Path | None = None, report: Report = silent, wanted: Sequ
     """The broker's jars on this machine, fetched if need be; safe in several processes at once.
 
     Raises:
+        NoSpace: the cache folder cannot be written, or has too little space left.
         LocalError: a jar could not be fetched, or is not the one that the list names.
     """
     folder = (folder or cache_folder()) / "kafka-jars"
     jars = listed_jars() if wanted is None else list(wanted)
     if missing(jars, folder):
-        _make(folder)
+        require_space(folder, 100, "TAILRACE_CACHE")
         report(_TEXT, None)
         with locked(folder / ".lock"):
             fetch(missing(jars, folder), folder, report)
@@ -81,6 +84,8 @@ def fetch(jars: Sequence[Jar], folder: Path, report: Report) -> None:
     """Fetches the jars, six at a time, and reports the share of all bytes that has come."""
     from jgo.maven import MavenContext, PythonResolver
 
+    for unfinished in folder.glob(".partial-*"):  # of a process that was killed: the lock is ours
+        shutil.rmtree(unfinished, ignore_errors=True)
     total = sum(jar.size_bytes for jar in jars) or 1
     count = _Count()
 
@@ -89,12 +94,20 @@ def fetch(jars: Sequence[Jar], folder: Path, report: Report) -> None:
         yield lambda more: report(_TEXT, min(count.add(more) / total, 0.999))
 
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-        maven = MavenContext(
-            resolver=PythonResolver(progress_callback=counted), repo_cache=Path(partial), local_repos=[], timeout=60
-        )
-        with ThreadPoolExecutor(6) as pool:
+        resolver = PythonResolver(progress_callback=counted)
+        maven = MavenContext(resolver, Path(partial), local_repos=[], remote_repos=repositories(), timeout=60)
+        pool = ThreadPoolExecutor(6)
+        try:
             for jar, path in zip(jars, pool.map(lambda jar: _download(maven, jar), jars), strict=True):
                 path.replace(folder / jar.file_name)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a failure or Ctrl-C only what is on its way is waited for
+
+
+def repositories() -> dict[str, str] | None:
+    """The repository in TAILRACE_MAVEN_REPOSITORY, for networks that have a mirror of their own; None: Maven Central."""
+    mirror = os.environ.get("TAILRACE_MAVEN_REPOSITORY", "").rstrip("/")
+    return {"mirror": mirror} if mirror else None
 
 
 def _download(maven: object, jar: Jar, attempts: int = 3) -> Path:
@@ -116,7 +129,7 @@ def _download(maven: object, jar: Jar, attempts: int = 3) -> Path:
         path.unlink()
     raise LocalError(
         f"Kafka's jar {jar.coordinate} could not be fetched from Maven Central ({reason}); "
-        f"check this machine's network and try again"
+        f"check this machine's network, or name a mirror in TAILRACE_MAVEN_REPOSITORY, and try again"
     )
 
 
@@ -135,15 +148,6 @@ class _Count:
 
 def _is_whole(path: Path, size_bytes: int) -> bool:
     return path.is_file() and path.stat().st_size == size_bytes
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LocalError(
-            f"{folder} cannot be made ({error.strerror or error}); set TAILRACE_CACHE to a folder that you may write to"
-        ) from error
 
 
 def resolve() -> list[str]:

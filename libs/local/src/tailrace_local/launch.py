@@ -78,9 +78,9 @@ def guard(spec: dict[str, Any]) -> int:
 def watch(spec: dict[str, Any], pid: int, wake: int, asked: list[int]) -> int:
     """Waits for the program's end; ends it when told to, or when the parent is gone."""
     control = [sys.stdin.fileno()]
-    kill_at = float("inf")
+    kill_at, ending = float("inf"), False
     while True:
-        ready, _, _ = select.select([*control, wake], [], [], 1.0)
+        ready, _, _ = select.select([*control, wake], [], [], min(1.0, max(0.0, kill_at - time.monotonic())))
         if wake in ready:
             os.read(wake, 4096)
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -92,11 +92,13 @@ def watch(spec: dict[str, Any], pid: int, wake: int, asked: list[int]) -> int:
         gone = words == b"" or os.getppid() != spec["parent"]
         if words == b"":
             control = []
-        if (gone or asked or (words and b"T" in words)) and kill_at == float("inf"):
+        if (gone or asked or (words and b"T" in words)) and not ending:
+            ending = True
             send(pid, spec["stop_signal"])
             kill_at = time.monotonic() + spec["grace_seconds"]
         if (words and b"K" in words) or time.monotonic() >= kill_at:
             send(pid, signal.SIGKILL)
+            kill_at = time.monotonic() + 1.0  # it will be gone by then; if not, once more
 
 
 def send(pid: int, number: int) -> None:

@@ -7,11 +7,13 @@ ends well, by Ctrl-C or by a kill.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tailrace_local import EmbeddedKafka, EmbeddedPostgres, LocalError, shown
@@ -20,6 +22,7 @@ from tailrace_testing.broker import Broker, OwnBroker
 from tailrace_testing.containers import kafka_container, no_engine, postgres_container
 from tailrace_testing.database import Postgres
 
+_PREFIX = "tailrace-test"
 _BOOTSTRAP = "TAILRACE_TEST_KAFKA_BOOTSTRAP"
 _DATABASE = "TAILRACE_TEST_DATABASE_URL"
 _BROKER_FIXTURES = {"kafka", "broker_of_its_own"}
@@ -156,4 +159,9 @@ def _embedded_postgres() -> Iterator[str]:
 
 
 def _folder(name: str) -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix=f"tailrace-{name}-")
+    """A temporary folder for a server's data; those of test runs that were killed are removed on the way."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}-{name}-*-*"):
+        pid = left.name.split("-")[-2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"{_PREFIX}-{name}-{os.getpid()}-", ignore_cleanup_errors=True)
