@@ -22,6 +22,8 @@ import pickle
 import random
 from typing import Any
 
+from river.proba.base import Distribution
+
 from tailrace_models.errors import ArtefactCorrupt
 
 PROTOCOL = 5
@@ -60,6 +62,17 @@ class _Pickler(pickle.Pickler):
         if type(obj) is str:
             return self.strings.setdefault(obj, len(self.strings))
         return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Leave out the random generator that every unseeded distribution of a tree's leaves carries.
+
+        It starts from the machine's entropy, so equal learners would differ; it is 2.5 kB each; and only `sample`,
+        which no learner calls, asks it.
+        """
+        if not isinstance(obj, Distribution) or obj.seed is not None:
+            return NotImplemented
+        make, arguments, state, *rest = obj.__reduce_ex__(PROTOCOL)
+        return (make, arguments, {**state, "_rng": None}, *rest)
 
 
 class _Unpickler(pickle.Unpickler):
