@@ -23,7 +23,11 @@ def run(*command: str) -> None:
 def test_boundaries_hold() -> None:
     """A service that imports another can no longer be deployed, scaled or replaced by itself."""
     done = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -47,7 +51,9 @@ def test_types() -> None:
 def test_pins_are_what_a_fresh_resolution_gives() -> None:
     """Two machines would run two different sets of packages."""
     run_script = ROOT / "tests" / "architecture" / "pins.py"
-    done = subprocess.run([sys.executable, run_script, "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, run_script, "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

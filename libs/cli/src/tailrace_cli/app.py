@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import structlog
 import typer
 
 from tailrace_cli import dead_letters as letters
@@ -62,6 +64,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Play only this many rows
 
 def main() -> None:
     """Run the command line; a mistake of the user's or the machine's becomes one sentence."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
         app()
     except (CommandError, SpecError, PublishError, LocalError) as error:
