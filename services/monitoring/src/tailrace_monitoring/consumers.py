@@ -14,7 +14,7 @@ from tailrace_contracts.events import Event, ExampleLabelled, WindowSummarised, 
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.handlers import Watchers, by_model, observe_examples, observe_window, publish_news
 from tailrace_monitoring.ports import Notebook
-from tailrace_runtime.consumer import BatchHandler, Outcome, Parked, Stateless
+from tailrace_runtime.consumer import Outcome, Parked, Stateless
 from tailrace_runtime.records import Record
 
 
@@ -46,8 +46,9 @@ class Reading:
 class WatchRole(Stateless):
     """The handlers of the role `watch`, and the models of which something waits to be published."""
 
-    def __init__(self, watchers: Watchers) -> None:
+    def __init__(self, watchers: Watchers, notebook: Notebook) -> None:
         self._watchers = watchers
+        self._notebook = notebook
         self._waiting: set[str] = set()
 
     async def examples(self, records: Sequence[Record]) -> Outcome:
@@ -77,6 +78,14 @@ class WatchRole(Stateless):
                 await observe_window((record.log, record.offset, window), known, self._watchers)
         return Outcome(parked=reading.parked)
 
+    async def notes(self, records: Sequence[Record]) -> Outcome:
+        """What others announce: copied into the read model."""
+        reading = Reading(records)
+        if reading.events:
+            facts = [(record.offset, event) for record, event in reading.events]
+            await self._notebook.note(records[0].log, facts)
+        return Outcome(parked=reading.parked)
+
     async def tick(self) -> Outcome:
         """Publish what has been waiting for its second to pass."""
         for model in sorted(self._waiting):
@@ -84,18 +93,6 @@ class WatchRole(Stateless):
             if known is None or not await publish_news(model, known, self._watchers):
                 self._waiting.discard(model)
         return Outcome()
-
-
-def noting(notebook: Notebook) -> BatchHandler:
-    """A handler that copies what others announce into the read model."""
-
-    async def note(records: Sequence[Record]) -> Outcome:
-        reading = Reading(records)
-        if reading.events:
-            await notebook.note(records[0].log, [(record.offset, event) for record, event in reading.events])
-        return Outcome(parked=reading.parked)
-
-    return note
 
 
 def _of(model: str, events: Iterable[tuple[Record, Event]]) -> list[Record]:

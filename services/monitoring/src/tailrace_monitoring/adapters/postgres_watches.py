@@ -7,30 +7,23 @@ when another one has written, the copy is thrown away and read anew. A sitting t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-import asyncpg
-
-from tailrace_contracts.events import AlertRaised, ArmsCompared, Event, PerformanceMeasured, TrainingRequested
+from tailrace_contracts.events import AlertRaised, ArmsCompared, Event, TrainingRequested
 from tailrace_contracts.ranges import Log
-from tailrace_monitoring.adapters.postgres_trouble import patiently
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.windows import compact
+from tailrace_runtime.database import Connection, Database
 from tailrace_runtime.outbox import enqueue
 from tailrace_runtime.records import outgoing
 
 EXAMPLES = "labelled-examples"
-TOPICS: dict[type[Event], str] = {
-    ArmsCompared: "evaluations",
-    PerformanceMeasured: "evaluations",
-    AlertRaised: "alerts",
-    TrainingRequested: "training-requested",
-}
+Topics = Mapping[type[Event], str]
 """Where each event that a watch gives goes."""
 
 
@@ -42,8 +35,9 @@ class _Copy(NamedTuple):
 class PostgresSitting:
     """One transaction on one model's watch."""
 
-    def __init__(self, connection: asyncpg.Connection, watch: ModelWatch) -> None:
+    def __init__(self, connection: Connection, watch: ModelWatch, topics: Topics) -> None:
         self._sql = connection
+        self._topics = topics
         self.watch = watch
 
     async def cohorts(self, keys: Iterable[CohortKey]) -> list[Cohort]:
@@ -71,7 +65,7 @@ class PostgresSitting:
             await self._store_distances(each)
         await self._store_window(changes)
         await self._store_events(changes.events)
-        await enqueue(self._sql, [outgoing(event, TOPICS[type(event)], watch.model) for event in changes.events])
+        await enqueue(self._sql, [outgoing(event, self._topics[type(event)], watch.model) for event in changes.events])
         return version + 1
 
     async def _store_state(self) -> None:
@@ -175,27 +169,27 @@ class PostgresSitting:
 class PostgresWatches:
     """All watches, one copy of each in memory."""
 
-    def __init__(self, pool: asyncpg.Pool, tools: Tools) -> None:
-        self._pool = pool
+    def __init__(self, database: Database, tools: Tools, topics: Topics) -> None:
+        self._database = database
+        self._topics = topics
         self._tools = tools
         self._copies: dict[str, _Copy] = {}
 
     @asynccontextmanager
     async def sitting(self, model: str, trail_length: int) -> AsyncIterator[PostgresSitting]:
         """The model's watch, locked; what changed is stored when the block ends well."""
-        async with patiently():
-            copy = self._copies.pop(model, None)
-            async with self._pool.acquire() as connection, connection.transaction():
-                version = await self._lock(connection, model)
-                watch = copy.watch if copy and copy.version == version else None
-                watch = watch or await self._read(connection, model, trail_length)
-                watch.changes = Changes()
-                sitting = PostgresSitting(connection, watch)
-                yield sitting
-                version = await sitting.store(version)
-            self._copies[model] = _Copy(version, watch)
+        copy = self._copies.pop(model, None)
+        async with self._database.transaction() as connection:
+            version = await self._lock(connection, model)
+            watch = copy.watch if copy and copy.version == version else None
+            watch = watch or await self._read(connection, model, trail_length)
+            watch.changes = Changes()
+            sitting = PostgresSitting(connection, watch, self._topics)
+            yield sitting
+            version = await sitting.store(version)
+        self._copies[model] = _Copy(version, watch)
 
-    async def _lock(self, connection: asyncpg.Connection, model: str) -> int:
+    async def _lock(self, connection: Connection, model: str) -> int:
         lock = "select version from watches where model = $1 for update"
         version = await connection.fetchval(lock, model)
         if version is None:
@@ -203,7 +197,7 @@ class PostgresWatches:
             version = await connection.fetchval(lock, model)
         return int(version)
 
-    async def _read(self, connection: asyncpg.Connection, model: str, trail_length: int) -> ModelWatch:
+    async def _read(self, connection: Connection, model: str, trail_length: int) -> ModelWatch:
         state = await connection.fetchval("select state from watches where model = $1", model)
         steps = await connection.fetch(
             "select * from (select * from examples where model = $1 order by number desc limit $2) e order by number",

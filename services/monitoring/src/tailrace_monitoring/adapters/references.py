@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tailrace_contracts.events import ClaimCheck, ColumnSummary
 from tailrace_monitoring.ports import ReferenceUnusable
-from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing, RetryLater
+from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
 from tailrace_runtime.objects import ObjectStore
 from tailrace_statistics.reference import Reference, ReferenceInvalid
 
@@ -35,5 +35,3 @@ class StoredReferences:
             return Reference.from_bytes(await self._objects.get_artefact(claim)).columns
         except (ArtefactCorrupt, ObjectMissing, ReferenceInvalid) as error:
             raise ReferenceUnusable(str(error)) from error
-        except OSError as error:
-            raise RetryLater(f"the object store does not answer: {error}") from error

@@ -35,7 +35,8 @@ REMEMBERED = 400
 NOT_JUDGED = frozenset({"latency_ms"})
 """Columns that are shown, and whose movement is no drift of the data."""
 
-Distance = Callable[[str, ColumnSummary, ColumnSummary], float]
+DistanceKind = Literal["psi", "kolmogorov-smirnov", "jensen-shannon"]
+Distance = Callable[[DistanceKind, ColumnSummary, ColumnSummary], float]
 Merge = Callable[[ColumnSummary, ColumnSummary], ColumnSummary]
 
 

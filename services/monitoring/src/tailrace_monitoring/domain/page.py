@@ -1,0 +1,178 @@
+"""What the console shows of a model, put together from rows of the read model (plain JSON in, plain JSON out)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = dict[str, Any]
+
+OVER = frozenset({"finished", "failed"})
+
+
+def model_summary(row: Row) -> Row:
+    """One line of the list of models."""
+    spec, deployment, served = row["spec"], row["deployment"] or {}, row["served"] or {}
+    return {
+        "model": row["model"],
+        "owner": spec["spec"]["owner"],
+        "description": spec["spec"].get("description", ""),
+        "spec_revision": spec["spec_revision"],
+        "champion": deployment.get("champion"),
+        "labelled_examples": row["examples"] or 0,
+        "served": _score(served) if served else None,
+        "alerts": row["alerts"],
+    }
+
+
+def model_page(row: Row, parts: dict[str, list[Row]]) -> Row:
+    """Everything about one model."""
+    deployment = row["deployment"] or {}
+    return {
+        **model_summary(row),
+        "deployment": deployment or None,
+        "arms": _arms(deployment, parts),
+        "versions": sorted((_version(each["event"]) for each in parts["versions"]), key=lambda each: -each["version"]),
+        "cohorts": [*reversed(parts["cohorts"])],
+        "groups": _groups(parts["groups"]),
+        "window": _window(parts["window"]),
+        "columns": _columns(row["spec"]["spec"], parts),
+        "alerts": [each["event"] for each in parts["alerts"]],
+        "trainings": _trainings(parts),
+        "audit": [each["event"] for each in parts["audit"]],
+    }
+
+
+def _score(row: Row) -> Row:
+    examples = row["examples"]
+    return {
+        "examples": examples,
+        "accuracy": row["correct"] / examples if examples else None,
+        "recent_accuracy": row["recent_accuracy"] if examples else None,
+    }
+
+
+def _roles(deployment: Row) -> list[tuple[str, int | None, int | None]]:
+    """Who answers now: arm, version, and percent of the traffic where that is not all or nothing."""
+    roles: list[tuple[str, int | None, int | None]] = []
+    canary = deployment.get("canary")
+    if deployment.get("champion") is not None:
+        roles.append(("champion", deployment["champion"], 100 - canary["percent"] if canary else None))
+    if canary:
+        roles.append(("canary", canary["version"], canary["percent"]))
+    roles.extend(("shadow", version, None) for version in deployment.get("shadows", ()))
+    return roles
+
+
+def _arms(deployment: Row, parts: dict[str, list[Row]]) -> list[Row]:
+    scores = {score["name"]: score for score in parts["scores"]}
+    versions = {each["event"]["version"]: each["event"] for each in parts["versions"]}
+    comparisons = {each["event"]["candidate"]: each["event"] for each in parts["comparisons"]}
+    roles = _roles(deployment)
+    if "external" in scores:
+        roles.append(("external", None, None))
+    arms = []
+    for arm, number, percent in roles:
+        version, score = versions.get(number or 0, {}), scores.get(str(number or arm))
+        comparison = comparisons.get(number or 0)
+        current = comparison is not None and comparison["champion"] == deployment.get("champion")
+        arms.append(
+            {
+                "arm": arm,
+                "version": number,
+                "percent": percent,
+                "learner": version.get("learner"),
+                "continual": version.get("continual", False),
+                "revision": version.get("revision", 0),
+                **(_score(score) if score else {"examples": 0, "accuracy": None, "recent_accuracy": None}),
+                "comparison": comparison if current and arm != "champion" else None,
+            }
+        )
+    return arms
+
+
+def _version(event: Row) -> Row:
+    trained_on = [
+        f"{each['topic']}[{each['partition']}]@{each['from_offset']}..{each['through_offset']}"
+        for each in event["lineage"]["trained_on"]
+    ]
+    kept = ("version", "stage", "learner", "continual", "revision", "metrics", "time")
+    examples = event["lineage"]["examples"]
+    return {**{name: event.get(name) for name in kept}, "examples": examples, "trained_on": trained_on}
+
+
+def _groups(rows: list[Row]) -> list[Row]:
+    """The newest cohort's groups, with their rates."""
+    if not rows:
+        return []
+    cohort = rows[0]["body"]
+    return [
+        {"attribute": attribute, "group": group, "cohort": cohort["span"], **_rates(*counts)}
+        for attribute, groups in sorted(cohort["groups"].items())
+        for group, counts in sorted(groups.items())
+    ]
+
+
+def _rates(tp: int, fp: int, tn: int, fn: int) -> Row:
+    examples = tp + fp + tn + fn
+    return {
+        "examples": examples,
+        "selection_rate": (tp + fp) / examples if examples else None,
+        "true_positive_rate": tp / (tp + fn) if tp + fn else None,
+        "false_positive_rate": fp / (fp + tn) if fp + tn else None,
+        "accuracy": (tp + tn) / examples if examples else None,
+    }
+
+
+def _window(rows: list[Row]) -> Row | None:
+    if not rows:
+        return None
+    window = rows[0]
+    return {
+        "start": window["window_start"],
+        "end": window["window_end"],
+        "events": window["events"],
+        "closed": window["closed"],
+    }
+
+
+def _columns(spec: Row, parts: dict[str, list[Row]]) -> list[Row]:
+    """Every column's newest statistics, and its distances so far, in the order of the spec."""
+    window = parts["window"][0]["columns"] if parts["window"] else {}
+    history: dict[str, list[Row]] = {}
+    for each in parts["distances"]:
+        history.setdefault(each["name"], []).append(each)
+    names = [feature["name"] for feature in spec["features"]]
+    others = sorted((window.keys() | history.keys()) - set(names))
+    return [
+        {
+            "name": name,
+            "now": window.get(name),
+            "distance": history[name][-1]["distance"] if name in history else None,
+            "threshold": history[name][-1]["threshold"] if name in history else None,
+            "drifted": bool(name in history and history[name][-1]["drifted"]),
+            "history": [[each["window_start"], each["distance"]] for each in history.get(name, [])],
+        }
+        for name in [*names, *others]
+        if name in window or name in history
+    ]
+
+
+def _trainings(parts: dict[str, list[Row]]) -> list[Row]:
+    """Runs, newest first: what was asked for, and how far it is."""
+    runs: dict[str, Row] = {}
+    for each in parts["progress"]:
+        event = each["event"]
+        runs[event["run_id"]] = {
+            "run_id": event["run_id"],
+            "reason": "",
+            "requested_by": "",
+            "ranges": event.get("ranges", []),
+            **{name: event.get(name) for name in ("stage", "epoch", "epochs", "loss", "message", "time")},
+        }
+    for each in parts["requests"]:
+        event = each["event"]
+        known = runs.setdefault(
+            event["run_id"], {"run_id": event["run_id"], "stage": "requested", "time": event["time"]}
+        )
+        known.update({name: event[name] for name in ("reason", "requested_by", "ranges")})
+    return sorted(runs.values(), key=lambda run: run["time"], reverse=True)
