@@ -1,0 +1,1 @@
+"""The ports' adapters, by technology: torch and ONNX, processes, the object store, Kafka, river."""

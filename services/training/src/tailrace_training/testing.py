@@ -1,0 +1,156 @@
+"""Stand-ins for training's ports, in memory. Each passes the tests of what it stands for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from tailrace_contracts.events import ClaimCheck, ExampleLabelled, FeatureValue, RevisionTrained, SpecApplied
+from tailrace_contracts.ranges import Log, LogRanges, Trigger
+from tailrace_contracts.spec import ModelSpec
+from tailrace_runtime.errors import ObjectMissing, RangeUnavailable
+from tailrace_runtime.records import Record
+
+TOPIC = "labelled-examples"
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+class MemoryArtefacts:
+    """Artefacts in a dict. `failures` are raised by the next puts, in order; None among them lets one through."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.failures: list[Exception | None] = []
+
+    async def put_artefact(self, data: bytes, media_type: str) -> ClaimCheck:
+        """Keep bytes under their digest."""
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        digest = hashlib.sha256(data).hexdigest()
+        self.kept[f"sha256/{digest}"] = data
+        return ClaimCheck(key=f"sha256/{digest}", sha256=digest, size_bytes=len(data), media_type=media_type)
+
+    async def get_artefact(self, claim: ClaimCheck) -> bytes:
+        """The bytes. Raises ObjectMissing."""
+        if claim.key not in self.kept:
+            raise ObjectMissing(f"object store: nothing under {claim.key}")
+        return self.kept[claim.key]
+
+    async def delete(self, key: str) -> None:
+        """Remove the bytes, if they are there."""
+        self.kept.pop(key, None)
+
+
+class MemoryRunFiles:
+    """Run files in a dict."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], bytes] = {}
+
+    async def read(self, run_id: str, name: str) -> bytes | None:
+        """The file, or None."""
+        return self.kept.get((run_id, name))
+
+    async def write(self, run_id: str, name: str, data: bytes) -> None:
+        """Keep or replace the file."""
+        self.kept[run_id, name] = data
+
+
+class KnownSpecs:
+    """Specs as a test states them; `coming` are seen after the next refresh."""
+
+    def __init__(self, *specs: SpecApplied) -> None:
+        self._specs = {each.model: each for each in specs}
+        self.coming: list[SpecApplied] = []
+
+    def of(self, model: str) -> SpecApplied | None:
+        """The newest spec, or None where there is none yet."""
+        return self._specs.get(model)
+
+    def apply(self, applied: SpecApplied) -> None:
+        """This spec takes effect."""
+        self._specs[applied.model] = applied
+
+    async def refresh(self) -> None:
+        """See what was coming."""
+        for each in self.coming:
+            self.apply(each)
+        self.coming.clear()
+
+
+class KnownCheckpoints:
+    """Checkpoints as they were published, the last of each model."""
+
+    def __init__(self, published: Iterable[RevisionTrained] = ()) -> None:
+        self.newest = {each.model: each for each in published}
+
+    async def in_log(self, log: Log) -> list[RevisionTrained]:
+        """The checkpoints of models that were trained on this log."""
+        return [each for each in self.newest.values() if any(part.log == log for part in each.trained_on)]
+
+
+class KnownVersions:
+    """Revisions as a test states them, by run."""
+
+    def __init__(self) -> None:
+        self.revisions: dict[str, int] = {}
+
+    def revision_of(self, run_id: str) -> int | None:
+        """The revision passed on, or None."""
+        return self.revisions.get(run_id)
+
+
+class ListedLogs:
+    """Logs of labelled examples from a list of records; offsets below `begins` are gone."""
+
+    def __init__(self, records: Iterable[Record], begins: Mapping[Log, int] | None = None) -> None:
+        self.records = list(records)
+        self.begins = dict(begins or {})
+        self.read_ranges: list[LogRanges] = []
+
+    async def bounds(self) -> Mapping[Log, tuple[int, int]]:
+        """First and next offset of each log."""
+        ends: dict[Log, int] = {}
+        for record in self.records:
+            ends[record.log] = max(ends.get(record.log, 0), record.offset + 1)
+        return {log: (self.begins.get(log, 0), end) for log, end in ends.items()}
+
+    async def read(self, ranges: LogRanges) -> AsyncIterator[list[Record]]:
+        """The records of these ranges, a few at a time. Raises RangeUnavailable."""
+        self.read_ranges.append(ranges)
+        for each in ranges:
+            if each.from_offset < self.begins.get(each.log, 0):
+                raise RangeUnavailable(f"{each} is neither in Kafka nor in the archive")
+            found = [record for record in self.records if record.log == each.log and record.offset in each]
+            for start in range(0, len(found), 100):
+                yield found[start : start + 100]
+
+
+def applied(spec: ModelSpec, revision: int = 1) -> SpecApplied:
+    """The spec as the registry announces it."""
+    return SpecApplied(model=spec.model, spec_revision=revision, spec=spec, applied_by="a test", time=START)
+
+
+def labelled(
+    model: str, number: int, features: Mapping[str, FeatureValue], label: int, *, label_revision: int = 0
+) -> ExampleLabelled:
+    """The example that the `number`th label of its log completed."""
+    trigger = Trigger(topic="labels", partition=0, offset=number)
+    return ExampleLabelled(
+        prediction_id=f"{model}-{number}",
+        model=model,
+        time=START + timedelta(days=number),
+        label_time=START + timedelta(days=number + 1),
+        features=dict(features),
+        label=label,
+        label_revision=label_revision,
+        trigger=trigger,
+        derived_from=LogRanges.of_offsets([(trigger.log, trigger.offset)]),
+    )
+
+
+def on_log(example: ExampleLabelled, offset: int, partition: int = 0) -> Record:
+    """The example as a record of `labelled-examples`."""
+    return Record(TOPIC, partition, offset, offset * 1000, example.model.encode(), example.encode(), ())
