@@ -88,9 +88,22 @@ async def mark_applied(connection: Connection, place: Log, offset: int) -> None:
 
 
 class Relay:
-    """Publishes the outbox of one schema. A resource of the service; or run it as a background role."""
+    """Publishes the outbox of one schema. A resource of the service; or run it as a background role.
 
-    def __init__(self, database: Database, producer: Publisher, *, metrics: Metrics | None = None) -> None:
+    `polls` counts the looks at the table; `standing_by` says that another relay holds the lock.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        producer: Publisher,
+        *,
+        metrics: Metrics | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self.polls = 0
+        self.standing_by = False
+        self._poll_seconds = poll_seconds
         self._database = database
         self._producer = producer
         self._metrics = metrics or Metrics()
@@ -138,6 +151,7 @@ class Relay:
     async def _with(self, connection: Connection, stop: asyncio.Event) -> None:
         """Hold the lock and publish; or, while another relay holds it, come back a little later."""
         held = await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext(current_schema()))", _LOCK)
+        self.standing_by = not held
         if not held:
             health.here().ready("outbox")
             await self._pause(_RETRY_SECONDS)
@@ -160,11 +174,12 @@ class Relay:
             published = await self._publish(connection)
             depth = await connection.fetchval("SELECT count(*) FROM outbox")
             self._metrics.gauge("tailrace_outbox_depth", depth)
+            self.polls += 1
             if published:
                 continue
             if stop.is_set():
                 return
-            await self._pause(_HIDDEN_POLL_SECONDS if depth else POLL_SECONDS)
+            await self._pause(_HIDDEN_POLL_SECONDS if depth else self._poll_seconds)
 
     async def _publish(self, connection: Connection) -> int:
         rows = await connection.fetch(_READY, BATCH_ROWS)

@@ -295,4 +295,9 @@ async def _abandon(client: Any) -> None:
             await asyncio.wait_for(close(), _CLOSE_SECONDS)
         except (TimeoutError, KafkaError) as error:
             log.info("an abandoned producer closed with an error", error=repr(error))
-    client._message_accumulator.fail_all(KafkaError("this producer has been given up"))  # noqa: SLF001
+    accumulator = client._message_accumulator  # noqa: SLF001
+    batches = [*accumulator._pending_batches, *(batch for queue in accumulator._batches.values() for batch in queue)]  # noqa: SLF001
+    accumulator.fail_all(KafkaError("this producer has been given up"))
+    for future in (each for batch in batches for each in (batch.future, batch._drain_waiter)):  # noqa: SLF001
+        if future.done() and not future.cancelled():
+            future.exception()  # looked at, so that asyncio does not complain about it

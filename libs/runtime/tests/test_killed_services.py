@@ -1,0 +1,247 @@
+"""Processes that are killed, stopped and started again, on a real broker: nothing is lost."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tailrace_runtime.producer import Producer
+from tailrace_runtime.records import Outgoing
+from tailrace_runtime.settings import ServiceSettings
+from tailrace_testing.polling import eventually
+
+Deployment = Callable[..., Awaitable[ServiceSettings]]
+WORKER = Path(__file__).with_name("forwarding_worker.py")
+
+
+class Worker:
+    """One process of the worker service."""
+
+    def __init__(self, settings: ServiceSettings, instance: str, **environment: str) -> None:
+        self.port = free_port()
+        given = {
+            **os.environ,
+            "TAILRACE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+            "TAILRACE_TOPIC_PREFIX": settings.topic_prefix,
+            "TAILRACE_PORT": str(self.port),
+            "TAILRACE_INSTANCE": instance,
+            **environment,
+        }
+        self.process = subprocess.Popen([sys.executable, WORKER], env=given, stderr=subprocess.PIPE, text=True)
+
+    async def probe(self, path: str) -> tuple[int, str]:
+        """What a probe answers; (0, "") while the process does not listen."""
+        async with httpx.AsyncClient() as client:
+            try:
+                answer = await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=2)
+            except httpx.HTTPError:
+                return 0, ""
+        return answer.status_code, answer.text
+
+    async def ready(self) -> bool:
+        """Whether it says so."""
+        return (await self.probe("/readyz"))[0] == 200
+
+    async def assigned(self) -> int:
+        """How many partitions it reads."""
+        _, text = await self.probe("/metrics")
+        lines = [line for line in text.splitlines() if line.startswith("tailrace_partitions_assigned{")]
+        return int(float(lines[0].split()[-1])) if lines else 0
+
+    async def ended(self, seconds: float = 20) -> tuple[int, str]:
+        """Its exit code and what it wrote, once it has ended."""
+        _, written = await asyncio.to_thread(self.process.communicate, timeout=seconds)
+        return self.process.returncode, written
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+Workers = Callable[..., Worker]
+
+
+@pytest.fixture
+def worker(settings: ServiceSettings) -> Iterator[Workers]:
+    """Starts workers of this test's deployment; ends them all with the test."""
+    started: list[Worker] = []
+
+    def start(instance: str = "0", **environment: str) -> Worker:
+        started.append(Worker(settings, instance, **environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        with each.process:
+            each.process.kill()
+
+
+class Forwarded:
+    """Follows `labels` and remembers what arrived, in order, by partition and source offset."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self.values: list[str] = []
+        self.once: list[str] = []
+        self._marks: dict[int, int] = {}
+
+    async def __aenter__(self) -> Self:
+        """Start to read."""
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_bootstrap, auto_offset_reset="earliest"
+        )
+        await self._consumer.start()
+        self._consumer.assign([TopicPartition(self._settings.topic("labels"), number) for number in range(4)])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop reading."""
+        await self._consumer.stop()
+
+    async def count(self) -> int:
+        """How many different sources have arrived by now."""
+        for batch in (await self._consumer.getmany(timeout_ms=200)).values():
+            for record in batch:
+                self.values.append(record.value.decode())
+                source = int(dict(record.headers)["trigger-offset"])
+                if source > self._marks.get(record.partition, -1):
+                    self._marks[record.partition] = source
+                    self.once.append(record.value.decode())
+        return len(self.once)
+
+
+async def publish(settings: ServiceSettings, numbers: range) -> None:
+    """Publish these numbers on `predictions`."""
+    producer = Producer(settings)
+    await producer.start()
+    await producer.send_all(
+        [Outgoing("predictions", str(number).encode(), f"k{number}".encode()) for number in numbers]
+    )
+    await producer.stop()
+
+
+async def test_killed_after_effect_before_commit(deployment: Deployment, worker: Workers) -> None:
+    """A killed service would lose events, or its readers could not tell a repetition from a new fact."""
+    settings = await deployment("predictions", "labels")
+    await publish(settings, range(300))
+    async with Forwarded(settings) as forwarded:
+        first = worker(COMMIT_SECONDS="600")
+
+        async def some() -> bool:
+            return await forwarded.count() >= 100
+
+        await eventually(some)
+        first.process.send_signal(signal.SIGKILL)
+        worker()
+
+        async def everything() -> bool:
+            return await forwarded.count() >= 300
+
+        await eventually(everything, seconds=40)
+        repeated = len(forwarded.values) - 300
+    assert repeated > 0
+    assert sorted(map(int, forwarded.once)) == list(range(300))
+
+
+async def test_two_members_share_a_role_and_one_is_killed_under_load(deployment: Deployment, worker: Workers) -> None:
+    """Scaling a role would not spread its work, or the loss of one process would lose events."""
+    settings = await deployment("predictions", "labels")
+    first, second = worker("0"), worker("1")
+
+    async def shared() -> bool:
+        return (await first.assigned(), await second.assigned()) == (2, 2)
+
+    await eventually(shared, seconds=40)
+    producer = Producer(settings)
+    await producer.start()
+    total = 0
+    async with Forwarded(settings) as forwarded:
+        for step in range(40):
+            numbers = range(total, total + 50)
+            await producer.send_all(
+                [Outgoing("predictions", str(number).encode(), f"k{number}".encode()) for number in numbers]
+            )
+            total += 50
+            await forwarded.count()
+            if step == 20:
+                second.process.send_signal(signal.SIGKILL)
+
+        async def everything() -> bool:
+            return await forwarded.count() >= total
+
+        await eventually(everything, seconds=60)
+        assert sorted(map(int, forwarded.once)) == list(range(total))
+    await producer.stop()
+    assert await first.assigned() == 4
+
+
+async def test_a_stop_is_orderly_and_commits(deployment: Deployment, worker: Workers) -> None:
+    """Every rolling upgrade would repeat work, or take until the kill."""
+    settings = await deployment("predictions", "labels")
+    await publish(settings, range(100))
+    async with Forwarded(settings) as forwarded:
+        first = worker(COMMIT_SECONDS="600")
+
+        async def everything() -> bool:
+            return await forwarded.count() >= 100
+
+        await eventually(everything)
+        first.process.send_signal(signal.SIGTERM)
+        code, written = await first.ended()
+        assert code == 0, written
+        await publish(settings, range(100, 110))
+        worker()
+
+        async def the_rest() -> bool:
+            return await forwarded.count() >= 110
+
+        await eventually(the_rest, seconds=40)
+        assert len(forwarded.values) == 110
+
+
+async def test_a_bug_in_a_handler_ends_the_process_and_a_fixed_one_goes_on(
+    deployment: Deployment, worker: Workers
+) -> None:
+    """An event that a broken version fails on would be skipped in silence."""
+    settings = await deployment("predictions", "labels")
+    await publish(settings, range(20))
+    broken = worker(FAIL_ON="13")
+    code, written = await broken.ended(40)
+    assert code == 1
+    assert "ZeroDivisionError" in written
+    assert "predictions[" in written.splitlines()[-1]
+    async with Forwarded(settings) as forwarded:
+        worker()
+
+        async def everything() -> bool:
+            return await forwarded.count() >= 20
+
+        await eventually(everything, seconds=40)
+        assert sorted(map(int, forwarded.once)) == list(range(20))
+
+
+async def test_two_processes_under_one_instance_name_are_told_so(deployment: Deployment, worker: Workers) -> None:
+    """Two processes would take each other's partitions for ever, and nobody would know why."""
+    await deployment("predictions", "labels")
+    both = [worker("same"), worker("same")]
+
+    async def one_ended() -> bool:
+        return any(each.process.poll() is not None for each in both)
+
+    await eventually(one_ended, seconds=60)
+    ended = next(each for each in both if each.process.poll() is not None)
+    code, written = await ended.ended()
+    assert code == 1
+    assert "give every process of a role its own TAILRACE_INSTANCE" in written.splitlines()[-1]
