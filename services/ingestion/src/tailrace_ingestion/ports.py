@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from tailrace_contracts.ranges import Log
@@ -52,8 +52,8 @@ class Store(Protocol):
         """The value under a key."""
         ...
 
-    def scan(self, prefix: bytes, limit: int) -> Iterator[tuple[bytes, bytes]]:
-        """The first so many entries whose keys begin with `prefix`, in order of their keys."""
+    def keys(self, first: bytes, before: bytes, limit: int) -> list[bytes]:
+        """The first so many keys in [first, before), in their order."""
         ...
 
     def write(self, changes: Mapping[bytes, bytes | None]) -> None:

@@ -31,8 +31,8 @@ class KafkaPartials:
         """Every partial of these source partitions, in order. Keys tell the source, so others are not decoded."""
         prefixes = {f"{partition}|".encode(): partition for partition in partitions}
         found: dict[int, list[bytes]] = {partition: [] for partition in prefixes.values()}
-        async with _reader(self._settings) as consumer:
-            async for record in _all_records(consumer, self._settings.topic("window-partials")):
+        async with _reader(self._settings, self._settings.topic("window-partials")) as consumer:
+            async for record in _all_records(consumer):
                 key = record.key or b""
                 source = prefixes.get(key[: key.find(b"|") + 1])
                 if source is not None and record.value is not None:
@@ -67,10 +67,10 @@ class GroupOffsets:
 
 
 @asynccontextmanager
-async def _reader(settings: KafkaSettings) -> AsyncIterator[Any]:
-    """A consumer of no group. A broker that is away is a reason to try again later."""
+async def _reader(settings: KafkaSettings, *topics: str) -> AsyncIterator[Any]:
+    """A consumer of no group, on all partitions of the topics. A broker that is away is a reason to try again later."""
     consumer = AIOKafkaConsumer(
-        **connection(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
+        *topics, **connection(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
     )
     try:
         await consumer.start()
@@ -81,11 +81,11 @@ async def _reader(settings: KafkaSettings) -> AsyncIterator[Any]:
         await consumer.stop()
 
 
-async def _all_records(consumer: Any, topic: str) -> AsyncIterator[Any]:
-    """Every record of the topic up to its present end."""
-    await consumer.topics()
-    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-    consumer.assign(partitions)
+async def _all_records(consumer: Any) -> AsyncIterator[Any]:
+    """Every record of the consumer's topic up to its present end."""
+    partitions: list[TopicPartition] = sorted(consumer.assignment())
+    if not partitions:
+        raise RetryLater("the topic has no partitions yet")
     await consumer.seek_to_beginning(*partitions)
     ends = await consumer.end_offsets(partitions)
     while any([await consumer.position(partition) < end for partition, end in ends.items()]):

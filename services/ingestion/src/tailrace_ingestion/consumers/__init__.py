@@ -1,1 +1,8 @@
 """The consuming roles: each keeps its role's state and turns records into calls."""
+
+from tailrace_ingestion.consumers.aggregating import Aggregating
+from tailrace_ingestion.consumers.archiving import Archiving
+from tailrace_ingestion.consumers.joining import Joining
+from tailrace_ingestion.consumers.validating import Validating
+
+__all__ = ["Aggregating", "Archiving", "Joining", "Validating"]

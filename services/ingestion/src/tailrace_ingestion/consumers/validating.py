@@ -58,6 +58,7 @@ class Validating(Stateless):
 
     async def assigned(self, logs: set[Log]) -> dict[Log, int]:
         """Read back what was published for these source partitions. Places stay as committed."""
+        self._books, self._label_times = {}, {}
         partitions = {log.partition for log in logs if log.topic == PREDICTION_EVENTS}
         published = await self._partials.of_sources(partitions) if partitions else {}
         for partition in partitions:

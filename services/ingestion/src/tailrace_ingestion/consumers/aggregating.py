@@ -1,0 +1,107 @@
+"""The role `aggregate`: partials in, windows out. What the stream framework calls, without the framework.
+
+Every partial goes to its model's windows and, if it says something new, into the table that survives a crash. About
+once a second the windows that are due are published; after the acknowledgement the partials that led to them count as
+handled. A process that dies in between finds the partials again, in the table or on the topic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from tailrace_contracts.catalogue import topics
+from tailrace_contracts.events import PartialSummarised
+from tailrace_ingestion.consumers.validating import PREDICTION_EVENTS, partition_of_model
+from tailrace_ingestion.domain.event_time import DAY_SECONDS
+from tailrace_ingestion.domain.folding import record_key
+from tailrace_ingestion.domain.merging import ModelWindows, Timing
+from tailrace_ingestion.ports import Specs
+from tailrace_runtime.errors import PoisonEvent
+from tailrace_runtime.records import Outgoing, Record, outgoing
+
+STATISTICS = "feature-statistics"
+
+
+class Tables(Protocol):
+    """Two tables with a changelog, written for the partition of the record in hand."""
+
+    def keep_partial(self, key: str, value: bytes | None) -> None:
+        """Store a partial under its record key; None forgets it."""
+        ...
+
+    def keep_model(self, model: str, value: bytes) -> None:
+        """Store a model's state."""
+        ...
+
+
+class Aggregating:
+    """State: the windows of the models whose partials are read here."""
+
+    def __init__(
+        self,
+        specs: Specs,
+        *,
+        window_seconds: float,
+        idle_source_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._specs = specs
+        self._window_seconds = window_seconds
+        self._idle_source_seconds = idle_source_seconds
+        self._monotonic = monotonic
+        self._models: dict[str, ModelWindows] = {}
+
+    def rebuild(self, partials: Iterable[bytes], states: Iterable[tuple[str, bytes]], partitions: set[int]) -> None:
+        """Begin anew from the tables, with the models of these partitions."""
+        self._models = {
+            model: ModelWindows(model, state) for model, state in states if partition_of_model(model) in partitions
+        }
+        for value in partials:
+            partial = PartialSummarised.model_validate_json(value)
+            if partition_of_model(partial.model) in partitions:
+                self._windows(partial.model).restore(partial)
+
+    def partial(self, record: Record, tables: Tables) -> None:
+        """Take a partial in. Raises PoisonEvent for a record that is none."""
+        if record.value is None:
+            return
+        try:
+            partial = PartialSummarised.model_validate_json(record.value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the value"
+            sentence = f"{record} is no partial-summarised event: {where}: {first['msg']}"
+            raise PoisonEvent("not-an-event", sentence) from None
+        windows, timing = self._windows(partial.model), self._timing(partial.model)
+        if windows.apply(partial, record.timestamp_ms, timing):
+            tables.keep_partial(record_key(partial), record.value)
+        for old in windows.forget(timing):
+            tables.keep_partial(record_key(old), None)
+        tables.keep_model(partial.model, windows.dump())
+
+    def due(self) -> list[Outgoing]:
+        """What is to be published now."""
+        now = self._monotonic()
+        return [
+            outgoing(window, STATISTICS, model)
+            for model, windows in self._models.items()
+            for window in windows.due(self._timing(model), now, self._window_seconds)
+        ]
+
+    @property
+    def open_windows(self) -> int:
+        """Windows in hand."""
+        return sum(len(windows.windows) for windows in self._models.values())
+
+    def _windows(self, model: str) -> ModelWindows:
+        return self._models.setdefault(model, ModelWindows(model))
+
+    def _timing(self, model: str) -> Timing:
+        """The model's timing; a day of lateness where its spec is not known (any more)."""
+        known = self._specs.models().get(model)
+        lateness = known.shape.lateness if known else DAY_SECONDS
+        return Timing(lateness, self._idle_source_seconds, topics()[PREDICTION_EVENTS].partitions)

@@ -1,0 +1,170 @@
+"""Partials of all source partitions become windows of a model.
+
+A partial is cumulative, so applying one is a maximum over its through-offset: duplicates, late repetitions and the last
+words of a process that has lost its partitions change nothing.
+
+The model's watermark is the smallest of its sources' watermarks. A source that has been silent for a while (by the
+broker's clock, measured against the newest partial of the model) does not hold it back, and neither does one that has
+not spoken at all for as long. A window closes when the watermark has passed its end and the allowed lateness. It is
+kept a while longer: a partial that still comes is merged, and the closed window is given out once more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from tailrace_contracts.events import ColumnSummary, PartialSummarised, WindowSummarised
+from tailrace_contracts.ranges import LogRanges
+from tailrace_ingestion.domain.folding import WindowKey, key_of
+from tailrace_statistics import merge_columns
+
+
+class Source(Struct, gc=False):
+    """What is known of one source partition: its newest event time, and when the broker had its newest partial."""
+
+    watermark: float
+    arrived_ms: int
+
+
+class ModelState(Struct):
+    """What must outlive the windows.
+
+    `closed` are the starts of kept windows that were given out as closed, with the sum of through-offsets that they had.
+    """
+
+    first_ms: int = 0
+    sources: dict[int, Source] = msgspec.field(default_factory=dict)
+    closed: dict[float, int] = msgspec.field(default_factory=dict)
+
+
+class Timing(NamedTuple):
+    """How long windows of a model take events, how long a source may be silent (both seconds), how many there are."""
+
+    lateness: float
+    idle: float
+    sources: int
+
+
+@dataclass(slots=True)
+class MergedWindow:
+    """The partials of one window, by source partition."""
+
+    parts: dict[int, PartialSummarised] = field(default_factory=dict)
+    changed: bool = False
+    shown_at: float = -math.inf
+
+    def through(self) -> int:
+        """Grows with every partial that is applied."""
+        return sum(part.source.through_offset + 1 for part in self.parts.values())
+
+
+_encode_state = msgspec.json.Encoder().encode
+_decode_state = msgspec.json.Decoder(ModelState, strict=False).decode
+
+
+class ModelWindows:
+    """All windows of one model."""
+
+    def __init__(self, model: str, state: bytes | None = None) -> None:
+        self.model = model
+        self.state = ModelState() if state is None else _decode_state(state)
+        self.windows: dict[WindowKey, MergedWindow] = {}
+        self._newest_ms = max((source.arrived_ms for source in self.state.sources.values()), default=0)
+
+    def dump(self) -> bytes:
+        """The state, to be stored."""
+        return _encode_state(self.state)
+
+    def restore(self, partial: PartialSummarised) -> None:
+        """Take a stored partial back."""
+        key = key_of(partial)
+        window = self.windows.setdefault(key, MergedWindow())
+        window.parts[partial.source.partition] = partial
+        window.changed = self.state.closed.get(key.start) != window.through()
+
+    def apply(self, partial: PartialSummarised, arrived_ms: int, timing: Timing) -> bool:
+        """Merge a partial in; False when it says nothing new (an old one, or one for a window long forgotten)."""
+        self._hear(partial, arrived_ms)
+        key, source = key_of(partial), partial.source.partition
+        window = self.windows.get(key)
+        if window is None:
+            if self._forgettable(key, timing):
+                return False
+            window = self.windows[key] = MergedWindow()
+        known = window.parts.get(source)
+        if known is not None and known.source.through_offset >= partial.source.through_offset:
+            return False
+        window.parts[source] = partial
+        window.changed = True
+        return True
+
+    def _hear(self, partial: PartialSummarised, arrived_ms: int) -> None:
+        moment, number = partial.watermark.timestamp(), partial.source.partition
+        known = self.state.sources.get(number, Source(moment, arrived_ms))
+        known.watermark, known.arrived_ms = max(known.watermark, moment), max(known.arrived_ms, arrived_ms)
+        self.state.sources[number] = known
+        self.state.first_ms = self.state.first_ms or arrived_ms
+        self._newest_ms = max(self._newest_ms, arrived_ms)
+
+    def watermark(self, timing: Timing) -> float:
+        """The event time that no source will go behind again, as far as one can tell."""
+        silent_before = self._newest_ms - timing.idle * 1000
+        if len(self.state.sources) < timing.sources and self.state.first_ms >= silent_before:
+            return -math.inf
+        heard = [source.watermark for source in self.state.sources.values() if source.arrived_ms >= silent_before]
+        return min(heard, default=-math.inf)
+
+    def due(self, timing: Timing, now: float, every: float) -> Iterator[WindowSummarised]:
+        """Windows to give out: those that closed (or changed since), and open ones that changed, now and then."""
+        watermark = self.watermark(timing)
+        for key, window in sorted(self.windows.items(), key=lambda item: item[0].start):
+            closed = key.end + timing.lateness <= watermark
+            if closed and self.state.closed.get(key.start) != window.through():
+                self.state.closed[key.start] = window.through()
+                window.changed = False
+                yield merged(window.parts.values(), closed=True)
+            elif not closed and window.changed and now - window.shown_at >= every:
+                window.changed, window.shown_at = False, now
+                yield merged(window.parts.values(), closed=False)
+
+    def forget(self, timing: Timing) -> list[PartialSummarised]:
+        """Drop windows that are long over; the partials that need not be stored any more."""
+        over = [key for key, window in self.windows.items() if not window.changed and self._forgettable(key, timing)]
+        dropped = [part for key in over for part in self.windows.pop(key).parts.values()]
+        for key in over:
+            self.state.closed.pop(key.start, None)
+        return dropped
+
+    def _forgettable(self, key: WindowKey, timing: Timing) -> bool:
+        kept = timing.lateness + max(timing.lateness, key.end - key.start)
+        return key.end + kept <= self.watermark(timing)
+
+
+def merged(parts: Iterable[PartialSummarised], *, closed: bool) -> WindowSummarised:
+    """One window out of its partials. Where a spec has changed a column's type, the newest spec's type counts."""
+    newest, *others = sorted(parts, key=lambda part: -part.spec_revision)
+    kinds = {name: summary.type for name, summary in newest.columns.items()}
+    columns: dict[str, ColumnSummary] = reduce(
+        merge_columns,
+        (
+            {name: each for name, each in part.columns.items() if kinds.get(name, each.type) == each.type}
+            for part in others
+        ),
+        newest.columns,
+    )
+    return WindowSummarised(
+        model=newest.model,
+        spec_revision=newest.spec_revision,
+        window=newest.window,
+        events=sum(part.events for part in (newest, *others)),
+        columns=columns,
+        closed=closed,
+        derived_from=LogRanges.of(*(part.source for part in (newest, *others))),
+    )
