@@ -67,6 +67,13 @@ def test_clipped_value_lies_within_the_limits(value: float) -> None:
     assert seen == value or not 800 <= value <= 1100
 
 
+def test_misspelt_feature_is_told_before_the_missing_one() -> None:
+    """If it failed, a typing error would be told as a missing feature."""
+    row = {("humidty" if name == "humidity" else name): value for name, value in RAIN.items()}
+    with pytest.raises(Refused, match="feature 'humidty' is unknown"):
+        RULES.row(row)
+
+
 def test_example_row_is_accepted() -> None:
     """If it failed, good artefacts would be refused because their warm-up row is bad."""
     assert RULES.row(RULES.example()).seen == RULES.example()

@@ -57,7 +57,7 @@ class Serving:
         self.loader = Loader(TOPICS_IN, self.table, self.artefacts, self.meter, retry_seconds=60)
         self._ids = iter(range(1_000_000))
         desk = Desk(FixedClock(), lambda: f"made-{next(self._ids)}", self.meter)
-        front = Front(self.table, self.loader, self.capture, desk, Limits(100_000, 50))
+        front = Front(self.table, self.loader.waiting, self.capture, desk, Limits(100_000, 50))
         transport = httpx.ASGITransport(application(front), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://serving")
 
@@ -263,8 +263,10 @@ def changed(index: int, **changes: Any) -> dict[str, Any]:
     [
         ("/v2/models/snow/infer", {"inputs": TENSORS}, 404, "model 'snow' is unknown; models known here: rain"),
         ("/v2/models/rain/versions/9/infer", {"inputs": TENSORS}, 404, "version '9' of model 'rain' is not served"),
-        ("/v2/models/rain/infer", b'{"inputs": [', 400, "the request body is not JSON of this form: "),
-        ("/v2/models/rain/infer", b"\xff\xfe", 400, "the request body is not JSON of this form: "),
+        ("/v2/models/rain/infer", b'{"inputs": [', 400, "the request body is not JSON: "),
+        ("/v2/models/rain/infer", b"\xff\xfe", 400, "the request body is not JSON: "),
+        ("/v2/models/rain/infer", b'{"inputs": ' + b"[" * 90_000, 400, "the request body "),
+        ("/v1/models/rain/predict", b'{"features": {"\\ud800": 1}}', 400, "feature '\\ud800' is unknown; model"),
         ("/v2/models/rain/infer", {"inputs": 5}, 400, "the request body does not fit: Expected `array`, got `int`"),
         ("/v2/models/rain/infer", {}, 400, "the request body does not fit: Object missing required field `inputs`"),
         ("/v2/models/rain/infer", {"inputs": []}, 400, "inputs is empty, expected one tensor for each feature"),

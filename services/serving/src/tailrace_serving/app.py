@@ -13,6 +13,7 @@ from tailrace_runtime.errors import ConfigurationFault
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.ids import new_id
 from tailrace_runtime.metrics import Metrics
+from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.service import Service
 from tailrace_serving.adapters.artefacts import StoredArtefacts
@@ -51,7 +52,7 @@ def create_service(
     )
     followers = [Follower(settings, topic, loader.on_event, metrics=metrics) for topic in topics_in]
     desk = Desk(clock or SystemClock(), new_id, metrics)
-    front = Front(table, loader, capture, desk, Limits(settings.max_body_bytes, settings.max_rows))
+    front = Front(table, loader.waiting, capture, desk, Limits(settings.max_body_bytes, settings.max_rows))
     return Service(
         "serving",
         settings,
@@ -84,8 +85,6 @@ def capture_of(settings: ServingSettings, events: EventLog, meter: Meter) -> Cap
 
 def stored_artefacts(settings: ServingSettings) -> StoredArtefacts:
     """Artefacts out of the deployment's object store. Raises ConfigurationFault without a usable signing key."""
-    from tailrace_runtime.objects import ObjectStore
-
     return StoredArtefacts(ObjectStore.from_url(settings.object_store), signing_key(settings))
 
 

@@ -21,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 
 from tailrace_serving import handlers
 from tailrace_serving.capture import Capture
-from tailrace_serving.consumers import Loader
 from tailrace_serving.domain import oip, rowform
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Member, Table
 from tailrace_serving.domain.features import FeatureRules
@@ -66,15 +65,15 @@ class Limits:
     max_rows: int
 
 
+@dataclass(frozen=True, slots=True)
 class Front:
-    """What the routes share."""
+    """What the routes share. `waiting` says what readiness waits for, or None."""
 
-    def __init__(self, table: Table, loader: Loader, capture: Capture, desk: Desk, limits: Limits) -> None:
-        self.table = table
-        self.loader = loader
-        self.capture = capture
-        self.desk = desk
-        self.limits = limits
+    table: Table
+    waiting: Callable[[], str | None]
+    capture: Capture
+    desk: Desk
+    limits: Limits
 
     def routes(self) -> list[BaseRoute]:
         """Every route of the service, the busiest first."""
@@ -101,7 +100,7 @@ class Front:
         return _json(200, {"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        reason = self.loader.waiting()
+        reason = self.waiting()
         return _json(503, {"ready": False, "error": reason}) if reason else _json(200, {"ready": True})
 
     async def _metadata(self, request: Request) -> Response:
@@ -147,8 +146,7 @@ class Answering(Generic[RequestT]):
         front, path = self._front, scope["path_params"]
         arms = front.table.find(path["model"])
         trace = _trace(scope)
-        request = self._decoded(await _body(scope, receive, front.limits.max_body_bytes))
-        question = self._form.question(request, arms.rules, front.limits.max_rows)
+        request, question = self._asked(await _body(scope, receive, front.limits.max_body_bytes), arms.rules)
         answered = await handlers.answer(front.desk, arms, question, path.get("version"))
         body = _ENCODE(self._form.response(request, arms, answered.served, answered.answers, answered.prediction_ids))
         rows = handlers.inferences(front.desk, arms, question, answered, perf_counter() - began, trace=trace)
@@ -156,22 +154,24 @@ class Answering(Generic[RequestT]):
         front.desk.meter.observe("tailrace_inference_seconds", perf_counter() - began, model=arms.model)
         return body
 
-    def _decoded(self, body: bytes) -> RequestT:
+    def _asked(self, body: bytes, rules: FeatureRules) -> tuple[RequestT, Question]:
         try:
-            return self._decoder.decode(body)
-        except msgspec.ValidationError as error:
-            if "out of range" in str(error):
-                return self._leniently(body, error)
-            raise Refused("malformed", f"the request body does not fit: {error}") from None
+            request = self._decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._leniently(body, error)
+            raise self._refusal(body, error, rules) from None
+        return request, self._form.question(request, rules, self._front.limits.max_rows)
 
-    def _leniently(self, body: bytes, error: Exception) -> RequestT:
-        """Python's JSON knows NaN and Infinity: with them the question can be refused by the feature's name."""
+    def _refusal(self, body: bytes, error: Exception, rules: FeatureRules) -> Refused:
+        """Python's JSON knows NaN and Infinity: read with it, they can be refused by the feature's name."""
         try:
-            return msgspec.convert(json.loads(body), self._request)
+            request = msgspec.convert(json.loads(body), self._request)
+            self._form.question(request, rules, self._front.limits.max_rows)
+        except Refused as named:
+            return named
         except (ValueError, RecursionError, msgspec.ValidationError):
-            raise Refused("malformed", f"the request body is not JSON of this form: {error}") from None
+            pass
+        what = "does not fit" if isinstance(error, msgspec.ValidationError) else "is not JSON"
+        return Refused("malformed", f"the request body {what}: {error}")
 
 
 async def _body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
@@ -247,10 +247,12 @@ async def not_found(request: Request, _: Exception) -> Response:
     return _json(404, {"error": sentence})
 
 
-async def not_allowed(request: Request, _: Exception) -> Response:
+async def not_allowed(request: Request, error: Exception) -> Response:
     """A method that the path does not have."""
     sentence = f"{request.method} is not a method of {request.url.path}; see /openapi.json"
-    return _json(405, {"error": sentence})
+    response = _json(405, {"error": sentence})
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
 async def failed(request: Request, _: Exception) -> Response:

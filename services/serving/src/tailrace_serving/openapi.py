@@ -58,7 +58,7 @@ def document(max_body_bytes: int, max_rows: int) -> dict[str, Any]:
             "/v2/models/{model}/versions/{version}/infer": {"post": {**infer, "parameters": [_MODEL, _VERSION]}},
             "/v1/models/{model}/predict": {"post": {**predict, "parameters": [_MODEL]}},
         },
-        "components": {"schemas": _schemas(max_rows)},
+        "components": {"schemas": _schemas()},
     }
 
 
@@ -92,7 +92,7 @@ def _object(required: tuple[str, ...] | None = None, /, **properties: dict[str, 
     return {"type": "object", "required": list(names), "properties": properties}
 
 
-def _schemas(max_rows: int) -> dict[str, Any]:
+def _schemas() -> dict[str, Any]:
     text: dict[str, Any] = {"type": "string"}
     whole: dict[str, Any] = {"type": "integer"}
     number: dict[str, Any] = {"type": "number"}
@@ -104,7 +104,7 @@ def _schemas(max_rows: int) -> dict[str, Any]:
     }
     parameters = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
     shape = {"type": "array", "items": whole}
-    ids = {"type": "array", "items": _IDENTIFIER, "maxItems": max_rows}
+    ids = {"type": "array", "items": _IDENTIFIER}
     answer: dict[str, Any] = {
         "prediction_id": text,
         "prediction": whole,
@@ -156,7 +156,7 @@ def _schemas(max_rows: int) -> dict[str, Any]:
             **_object(
                 (),
                 features=features,
-                rows={"type": "array", "minItems": 1, "maxItems": max_rows, "items": features},
+                rows={"type": "array", "minItems": 1, "items": features},
                 prediction_id=_IDENTIFIER,
                 prediction_ids=ids,
                 entity=_ENTITY,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from tailrace_contracts.events import ClaimCheck, FeatureValue
 from tailrace_contracts.spec import ModelSpec
 from tailrace_models import Answer, ArtefactError, Predictor, load
-from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
+from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing, RetryLater
 from tailrace_serving.domain.arms import ArmFailed
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.ports import ArtefactUnusable
@@ -34,21 +34,16 @@ Loading = Callable[[str, bytes, ModelSpec], Predictor]
 class StoredArtefacts:
     """Loads artefacts of the project's own formats."""
 
-    def __init__(
-        self, objects: Objects, signing_key: bytes, unreachable: tuple[type[BaseException], ...] = (OSError,)
-    ) -> None:
+    def __init__(self, objects: Objects, signing_key: bytes) -> None:
         self._objects = objects
         self._signing_key = signing_key
-        self._unreachable = unreachable
 
     async def load(self, claim: ClaimCheck, spec: ModelSpec) -> GuardedPredictor:
         """The model behind a claim check. Raises ArtefactUnusable."""
         try:
             data = await self._objects.get_artefact(claim)
-        except (ArtefactCorrupt, ObjectMissing) as error:
+        except (ArtefactCorrupt, ObjectMissing, RetryLater) as error:
             raise ArtefactUnusable(str(error)) from error
-        except self._unreachable as error:
-            raise ArtefactUnusable(f"artefact {claim.key} cannot be fetched: {error}") from error
         return await asyncio.to_thread(self._opened, claim.media_type, data, spec)
 
     def _opened(self, media_type: str, data: bytes, spec: ModelSpec) -> GuardedPredictor:

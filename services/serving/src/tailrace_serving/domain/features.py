@@ -126,10 +126,14 @@ class FeatureRules:
         """One row of values by feature name. `where` goes before a sentence, such as `row 3: `. Raises Refused."""
         asked: Features = {}
         seen: Features = {}
-        for rule in self._rules:
-            value = rule.asked(given.get(rule.name), where)
-            asked[rule.name] = value
-            seen[rule.name] = rule.seen(value, where)  # type: ignore[arg-type]  # a rule takes what it has given
+        try:
+            for rule in self._rules:
+                value = rule.asked(given.get(rule.name), where)
+                asked[rule.name] = value
+                seen[rule.name] = rule.seen(value, where)  # type: ignore[arg-type]  # a rule takes what it has given
+        except Refused:
+            self._refuse_unknown(given, where)  # a misspelt name says more than the missing one
+            raise
         if len(given) != len(asked):
             self._refuse_unknown(given, where)
         return Row(asked, asked if seen == asked else seen)

@@ -1,0 +1,353 @@
+"""Serving on a real broker: real artefacts, real clients, swaps under load, a broker that goes away, a stop under load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tritonclient.http import InferInput
+from tritonclient.http.aio import InferenceServerClient
+
+from tailrace_contracts.events import ClaimCheck, DeploymentChanged, Event, PredictionMade, SpecApplied, VersionChanged
+from tailrace_contracts.spec import ModelSpec, OnlineLearner
+from tailrace_models import ONNX, RIVER, RiverModel, column_names
+from tailrace_runtime.follower import Follower
+from tailrace_runtime.objects import ObjectStore
+from tailrace_runtime.producer import Producer
+from tailrace_runtime.records import Record, outgoing
+from tailrace_runtime.service import Service
+from tailrace_runtime.topics import create_all
+from tailrace_serving.app import create_service
+from tailrace_serving.main import TOPIC_OUT, TOPICS_IN
+from tailrace_serving.settings import ServingSettings
+from tailrace_serving.testing import RAIN, applied, deployed, rain_spec, versioned
+from tailrace_testing import Broker, OwnBroker, eventually
+
+KEY = b"a key for tests, 32 bytes or more"
+SPEC = rain_spec()
+
+
+def network(spec: ModelSpec, bias: float = 0.0) -> bytes:
+    """A network with one layer that looks at the bias only."""
+    columns = len(column_names(spec))
+    weights = numpy_helper.from_array(np.zeros((columns, 1), dtype=np.float32), "weights")
+    shift = numpy_helper.from_array(np.array([bias], dtype=np.float32), "bias")
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["features", "weights"], ["sum"]),
+            helper.make_node("Add", ["sum", "bias"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["probability"]),
+        ],
+        "network",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", columns])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["rows", 1])],
+        [weights, shift],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(onnx.ModelProto.SerializeToString(model))
+
+
+def river(spec: ModelSpec, examples: int = 50) -> bytes:
+    """A river pipeline that has seen rain at every example."""
+    model = RiverModel.build(OnlineLearner(), spec)
+    for number in range(examples):
+        model.learn({**RAIN, "humidity": 40.0 + number % 20}, 1)
+    return model.to_envelope(KEY)
+
+
+class Site:
+    """A deployment of Tailrace with nothing in it but serving; the test speaks for the registry."""
+
+    def __init__(self, bootstrap: str, prefix: str, folder: Path) -> None:
+        key_file = folder / "signing.key"
+        key_file.write_bytes(KEY + b"\n")
+        (folder / "objects").mkdir()
+        self.folder = folder
+        self.settings = ServingSettings(
+            kafka_bootstrap=bootstrap,
+            topic_prefix=prefix,
+            object_store=f"file://{folder}/objects",
+            signing_key_file=key_file,
+            port=0,
+            log_level="warning",
+            artefact_retry_seconds=0.2,
+        )
+        self.objects = ObjectStore.from_url(self.settings.object_store)
+        self.producer = Producer(self.settings)
+        self.predictions: dict[str, PredictionMade] = {}
+        self.times_published = 0
+        self._follower = Follower(self.settings, TOPIC_OUT, self._note)
+
+    async def __aenter__(self) -> Self:
+        """Create the topics and listen to what serving publishes."""
+        await create_all(self.settings)
+        await self.producer.start()
+        await self._follower.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect."""
+        await self._follower.stop()
+        await self.producer.stop()
+
+    def _note(self, event: Event | None, _: Record) -> None:
+        assert isinstance(event, PredictionMade)
+        self.times_published += 1
+        self.predictions[event.prediction_id] = event
+
+    def environment(self, port: int) -> dict[str, str]:
+        """What a process of this deployment is started with."""
+        return {
+            **os.environ,
+            "TAILRACE_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
+            "TAILRACE_TOPIC_PREFIX": self.settings.topic_prefix,
+            "TAILRACE_OBJECT_STORE": self.settings.object_store,
+            "TAILRACE_SIGNING_KEY_FILE": str(self.settings.signing_key_file),
+            "TAILRACE_PORT": str(port),
+        }
+
+    async def publish(self, *events: SpecApplied | VersionChanged | DeploymentChanged) -> None:
+        """Say what the registry would say."""
+        for event in events:
+            if isinstance(event, VersionChanged):
+                made = outgoing(event, "model-versions", f"{event.model}|{event.version}")
+            else:
+                made = outgoing(event, "model-specs" if isinstance(event, SpecApplied) else "deployments", event.model)
+            await self.producer.send_all([made])
+
+    async def artefact(self, data: bytes, media_type: str) -> ClaimCheck:
+        """Put an artefact into the object store."""
+        return await self.objects.put_artefact(data, media_type)
+
+    async def champion(self, bias: float = 1.0) -> None:
+        """Deploy a network as version 1."""
+        claim = await self.artefact(network(SPEC, bias), ONNX)
+        await self.publish(applied(SPEC), versioned(1, claim), deployed(1))
+
+
+@asynccontextmanager
+async def running(site: Site) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """The service, running in this process until the block ends, and a client."""
+    service = create_service(TOPICS_IN, TOPIC_OUT, site.settings)
+    stop = asyncio.Event()
+    task = asyncio.create_task(service.run(stop))
+    try:
+        await eventually(lambda: service.port or task.done())
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:
+            await until_ready(client)
+            yield service, client
+    finally:
+        stop.set()
+        await task
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    """Return when the service says that it is ready."""
+
+    async def ready() -> bool:
+        try:
+            return (await client.get("/v2/health/ready")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await eventually(ready)
+
+
+async def asked(client: httpx.AsyncClient, prediction_id: str, **more: Any) -> dict[str, Any]:
+    """The answer to one good question."""
+    body = {"features": RAIN, "prediction_id": prediction_id, **more}
+    answer = await client.post("/v1/models/rain/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.fixture
+async def site(kafka: Broker, tmp_path: Path) -> AsyncIterator[Site]:
+    """A deployment on the session's broker."""
+    async with Site(kafka.bootstrap, kafka.unique("serving") + "-", tmp_path) as made:
+        yield made
+
+
+async def test_real_client_real_artefacts_real_topic(site: Site) -> None:
+    """If it failed, no client of the protocol could use a model that training has made."""
+    first, second = await site.artefact(network(SPEC, 1.0), ONNX), await site.artefact(river(SPEC), RIVER)
+    await site.publish(applied(SPEC), versioned(1, first), versioned(2, second, revision=4), deployed(1, shadows=(2,)))
+    async with running(site) as (service, _):
+        client = InferenceServerClient(f"127.0.0.1:{service.port}")
+        try:
+            assert await client.is_server_live()
+            assert await client.is_server_ready()
+            assert await client.is_model_ready("rain")
+            assert (await client.get_model_metadata("rain"))["versions"] == ["1", "2.4"]
+            result = await client.infer("rain", inputs(3), parameters={"prediction_ids": '["a", "b", "c"]'})
+            newest = await client.infer("rain", inputs(1), model_version="2.4")
+        finally:
+            await client.close()
+    assert result.as_numpy("prediction").tolist() == [1, 1, 1]
+    assert result.as_numpy("probability") == pytest.approx([0.7310586] * 3)
+    assert result.as_numpy("prediction_id").tolist() == ["a", "b", "c"]
+    assert newest.get_response()["parameters"] == {"arm": "shadow", "version": 2, "revision": 4}
+    await eventually(lambda: len(site.predictions) == 4)
+    event = site.predictions["b"]
+    assert event.features == {**RAIN, "humidity": 41.0}
+    assert event.served is not None
+    assert event.served.version == 1
+    assert [(each.arm, each.version, each.revision) for each in event.shadows] == [("shadow", 2, 4)]
+
+
+def inputs(rows: int) -> list[InferInput]:
+    """The question as a client of the protocol asks it."""
+    columns: dict[str, np.ndarray[Any, Any]] = {
+        "humidity": np.arange(40, 40 + rows, dtype=np.float64).reshape(rows, 1),
+        "pressure": np.full((rows, 1), 1000, dtype=np.int64),
+        "wind": np.full((rows, 1), 3.0, dtype=np.float32),
+        "sky": np.full((rows, 1), "clear", dtype=np.object_),
+    }
+    datatypes = {"humidity": "FP64", "pressure": "INT64", "wind": "FP32", "sky": "BYTES"}
+    made = []
+    for name, column in columns.items():
+        tensor = InferInput(name, list(column.shape), datatypes[name])
+        tensor.set_data_from_numpy(column, binary_data=False)
+        made.append(tensor)
+    return made
+
+
+async def test_swaps_under_load_fail_no_request(site: Site) -> None:
+    """If it failed, every revision of an online learner would cost some requests."""
+    await site.champion()
+    claims = [await site.artefact(river(SPEC, examples), RIVER) for examples in (10, 20)]
+    async with running(site) as (_, client):
+        seen: list[tuple[int, int | None]] = []
+        over = asyncio.Event()
+
+        async def ask(worker: int) -> None:
+            number = 0
+            while not over.is_set():
+                answer = await asked(client, f"{worker}-{number}")
+                seen.append((answer["version"], answer.get("revision")))
+                number += 1
+
+        workers = [asyncio.create_task(ask(worker)) for worker in range(4)]
+        try:
+            await site.publish(versioned(2, claims[0], revision=0), deployed(2, sequence=2))
+            for revision in range(1, 41):
+                await site.publish(versioned(2, claims[revision % 2], revision=revision))
+            await eventually(lambda: (2, 40) in seen)
+        finally:
+            over.set()
+            await asyncio.gather(*workers)
+        assert seen[0] == (1, None)
+        assert len({revision for _, revision in seen}) > 3
+    await eventually(lambda: len(site.predictions) == len(seen))
+    assert site.times_published == len(seen)
+    served = sorted(
+        (made.served.version or 0, made.served.revision or 0) for made in site.predictions.values() if made.served
+    )
+    assert served == sorted((version, revision or 0) for version, revision in seen)
+
+
+async def test_damaged_and_forged_artefacts_do_not_serve(site: Site) -> None:
+    """If it failed, changed bytes or a stranger's pickle would answer for the model, or take it off the air."""
+    await site.champion()
+    damaged = await site.artefact(network(SPEC, 2.0), ONNX)
+    path = next(path for path in (site.folder / "objects").rglob(f"*{damaged.sha256}*") if path.is_file())
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"?")
+    forged = await site.artefact(RiverModel.build(OnlineLearner(), SPEC).to_envelope(b"another key"), RIVER)
+    async with running(site) as (service, client):
+        await site.publish(
+            versioned(2, damaged), versioned(3, forged, revision=0), deployed(2, shadows=(3,), sequence=2)
+        )
+
+        async def told() -> dict[str, Any]:
+            found: dict[str, Any] = (await client.get("/v2/models/rain/ready")).json()["parameters"]
+            return found if {"problem_2", "problem_3"} <= set(found) else {}
+
+        problems = await eventually(told)
+        assert damaged.sha256[:8] in problems["problem_2"]
+        assert "sign" in problems["problem_3"]
+        assert (await asked(client, "p"))["version"] == 1
+        assert service.metrics.value("tailrace_artefact_failures_total", model="rain") >= 2
+        path.write_bytes(good)
+
+        async def mended() -> bool:
+            return bool((await asked(client, "again"))["version"] == 2)
+
+        await eventually(mended)
+
+
+@pytest.mark.timeout(180)
+async def test_broker_stopped_and_started_loses_nothing(
+    broker_of_its_own: Callable[[], OwnBroker], tmp_path: Path
+) -> None:
+    """If it failed, a restart of the broker would fail inferences or leave holes in the record."""
+    broker = await asyncio.to_thread(broker_of_its_own)
+    async with Site(broker.bootstrap, "away-", tmp_path) as site:
+        await site.champion()
+        async with running(site) as (service, client):
+            for number in range(20):
+                await asked(client, f"before-{number}")
+            await asyncio.to_thread(broker.stop)
+            for number in range(100):
+                await asked(client, f"during-{number}")
+            assert (await client.get("/v2/health/ready")).status_code == 200
+            await asyncio.to_thread(broker.start)
+            for number in range(20):
+                await asked(client, f"after-{number}")
+            await eventually(lambda: len(site.predictions) == 140, 60)
+            lost = service.metrics.value("tailrace_capture_lost_total", model="rain")
+            captured = service.metrics.value("tailrace_captured_total", model="rain")
+            assert (captured, lost) == (140, 0)
+
+
+async def test_terminated_under_load_answers_and_publishes_what_it_took(site: Site) -> None:
+    """If it failed, every rolling update would lose requests, or predictions that were answered."""
+    await site.champion()
+    port = free_port()
+    command = [sys.executable, "-m", "tailrace_serving.main"]
+    process = await asyncio.create_subprocess_exec(*command, env=site.environment(port), stderr=subprocess.DEVNULL)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            await until_ready(client)
+            answered: list[str] = []
+
+            async def ask(worker: int) -> None:
+                for number in range(100_000):
+                    try:
+                        answer = await asked(client, f"{worker}-{number}")
+                    except httpx.TransportError:
+                        return
+                    answered.append(answer["prediction_id"])
+
+            workers = [asyncio.create_task(ask(worker)) for worker in range(3)]
+            await eventually(lambda: len(answered) > 100)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 20) == 0
+            await asyncio.gather(*workers)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    await eventually(lambda: set(answered) <= set(site.predictions))
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,58 @@
+"""The OpenAPI document against the routes: generated requests, good and bad, get answers that the document allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis import Case
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from starlette.applications import Starlette
+
+from tailrace_serving.app import application, capture_of
+from tailrace_serving.domain.arms import Arms, Loaded, Table
+from tailrace_serving.domain.features import FeatureRules
+from tailrace_serving.handlers import Desk
+from tailrace_serving.http import Front, Limits
+from tailrace_serving.settings import ServingSettings
+from tailrace_serving.testing import FakeEventLog, FakeMeter, FakePredictor, FixedClock, rain_spec
+
+
+def serving() -> Starlette:
+    """The application with one champion."""
+    spec, meter, table = rain_spec(), FakeMeter(), Table()
+    table.swap(Arms("rain", spec, FeatureRules(spec), Loaded(1, None, "torch", "1", FakePredictor())))
+    capture = capture_of(ServingSettings(), FakeEventLog(), meter)
+    desk = Desk(FixedClock(), lambda: "made", meter)
+    return application(Front(table, lambda: None, capture, desk, Limits(100_000, 50)))
+
+
+schema = schemathesis.openapi.from_asgi("/openapi.json", serving())
+
+
+@schema.hook
+def map_path_parameters(_: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Ask for the model that is there."""
+    return path_parameters and {name: {"model": "rain", "version": "1"}[name] for name in path_parameters}
+
+
+@schema.parametrize()
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_answers_are_as_documented(case: Case[Any]) -> None:
+    """If it failed, a client made from the document would meet answers that it does not know."""
+    case.call_and_validate(
+        checks=[
+            content_type_conformance,
+            negative_data_rejection,
+            response_schema_conformance,
+            status_code_conformance,
+            unsupported_method,
+        ]
+    )
