@@ -22,10 +22,13 @@ from tailrace_contracts.events import (
     TrainingRequested,
     TrainModel,
     VersionChanged,
+    decode,
 )
+from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
+from tailrace_registry.adapters.rows import topics_out
 from tailrace_registry.app import batch_handlers
 from tailrace_registry.domain.commands import run_of
-from tailrace_registry.main import TOPICS_IN
+from tailrace_registry.main import TOPICS_IN, TOPICS_OUT
 from tailrace_registry.ports import Books, Shelf
 from tailrace_registry.testing import (
     NOON,
@@ -38,7 +41,9 @@ from tailrace_registry.testing import (
     an_alert,
 )
 from tailrace_runtime.consumer import Outcome, Parked
+from tailrace_runtime.database import Database, provision
 from tailrace_runtime.testing import FixedClock, record
+from tailrace_testing import Postgres
 
 
 class Desk:
@@ -88,8 +93,19 @@ async def desk(request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
             return books.published
 
         yield Desk(books, books, published)
-    else:
-        raise NotImplementedError
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    whole = server.create_database()
+    database = Database(await provision(whole, "registry", "a-password"), "tailrace_registry")
+    await database.start()
+
+    async def enqueued() -> list[Event]:
+        async with database.transaction() as connection:
+            return [decode(row["value"]) for row in await connection.fetch("select value from outbox order by id")]
+
+    yield Desk(PostgresBooks(database, topics_out(TOPICS_OUT)), PostgresShelf(database), enqueued)
+    await database.stop()
+    server.drop_database(whole)
 
 
 async def test_spec_is_applied_counted_and_answered(desk: Desk) -> None:

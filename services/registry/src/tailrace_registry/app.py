@@ -7,12 +7,20 @@ The HTTP API is there in every process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
+from tailrace_registry.adapters.rows import topics_out
 from tailrace_registry.consumers import Handlers, answering, deciding, newest_of_each_run
+from tailrace_registry.http import create_api
 from tailrace_registry.ports import Books
-from tailrace_runtime.clock import Clock
-from tailrace_runtime.consumer import BatchHandler
+from tailrace_registry.settings import RegistrySettings
+from tailrace_runtime.clock import Clock, SystemClock
+from tailrace_runtime.consumer import BatchHandler, ConsumerRole
+from tailrace_runtime.database import Database
+from tailrace_runtime.outbox import Relay
+from tailrace_runtime.producer import Producer
+from tailrace_runtime.service import BackgroundRole, Role, Service
 
 Routes = Mapping[str, Handlers]
 """For each topic in, what handles its events."""
@@ -23,3 +31,29 @@ _KINDS = {"registry-commands": answering, "revision-trained": newest_of_each_run
 def batch_handlers(routes: Routes, books: Books, clock: Clock) -> dict[str, BatchHandler]:
     """The routes, ready for a consumer role."""
     return {topic: _KINDS.get(topic, deciding)(handlers, books, clock) for topic, handlers in routes.items()}
+
+
+def create_service(
+    routes: Routes,
+    out: Sequence[str],
+    *,
+    settings: RegistrySettings | None = None,
+    database: Database | None = None,
+    producer: Producer | None = None,
+    clock: Clock | None = None,
+) -> Service:
+    """The registry, from the topics in and out. Settings come from the environment, unless they are given."""
+    settings = settings or RegistrySettings()
+    database = database or Database(settings.database_url, "tailrace_registry")
+    producer = producer or Producer(settings, client_id=f"registry-{settings.instance}")
+    clock = clock or SystemClock()
+    relay = Relay(database, producer)
+    books = PostgresBooks(database, topics_out(out))
+    roles: dict[str, Role] = {
+        "decide": ConsumerRole("decide", batch_handlers(routes, books, clock)),
+        "relay": BackgroundRole("relay", relay.run),
+    }
+    api = create_api(PostgresShelf(database))
+    service = Service("registry", settings, roles, http=api, resources=[database], producer=producer, clock=clock)
+    relay.bind(service.metrics)
+    return service

@@ -29,7 +29,7 @@ def deciding(handlers: Handlers, books: Books, clock: Clock) -> BatchHandler:
         event = _read(record)
         handler = handlers.get(type(event)) if event is not None else None
         if handler is not None:
-            async with books.entry(record.trigger()) as entry:
+            async with books.entry(record) as entry:
                 if entry is not None:
                     await handler(event, entry, clock.now())
         return ()
@@ -54,7 +54,7 @@ def answering(handlers: Handlers, books: Books, clock: Clock) -> BatchHandler:
 
     async def handle(record: Record) -> Sequence[Outgoing]:
         issued = _command(record)
-        async with books.entry(record.trigger()) as entry:
+        async with books.entry(record) as entry:
             if entry is None:
                 return ()
             if issued is not None:

@@ -1,4 +1,4 @@
-"""registry: owns specs, versions and deployments. Topics in, handlers, topics out; `adapters.rows.TOPICS` are those out."""
+"""registry: owns specs, versions and deployments. Topics in, handlers, topics out."""
 
 from tailrace_contracts import events as e
 from tailrace_registry import app, handlers
@@ -14,5 +14,11 @@ TOPICS_IN: app.Routes = {
 }
 TOPICS_OUT = ("model-specs", "model-versions", "deployments", "training-requested", "audit-entries")
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Run the service."""
     main(lambda: app.create_service(TOPICS_IN, TOPICS_OUT))
+
+
+if __name__ == "__main__":
+    run()

@@ -21,9 +21,9 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
-from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import Model
+from tailrace_runtime.records import Record
 
 
 class Entry(Protocol):
@@ -81,7 +81,7 @@ class Entry(Protocol):
 class Books(Protocol):
     """Where decisions are kept."""
 
-    def entry(self, trigger: Trigger) -> AbstractAsyncContextManager[Entry | None]:
+    def entry(self, record: Record) -> AbstractAsyncContextManager[Entry | None]:
         """A transaction for one record, None where that record has been applied before."""
         ...
 

@@ -25,10 +25,11 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
-from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
+from tailrace_contracts.ranges import Log, LogRange, LogRanges
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_registry.domain.model import Model
 from tailrace_registry.ports import Entry, Evidenced
+from tailrace_runtime.records import Record
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -43,7 +44,7 @@ class _Pages:
     revisions: dict[tuple[str, str], RevisionTrained] = field(default_factory=dict)
     evidence: dict[tuple[str, str, str], Evidenced] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
-    applied: dict[Log, int] = field(default_factory=dict)
+    applied: dict[Log, tuple[int, int]] = field(default_factory=dict)
 
     def of(self, kind: type[Event]) -> list[Any]:
         """The published events of a class."""
@@ -131,14 +132,15 @@ class MemoryBooks:
         return list(self._pages.events)
 
     @asynccontextmanager
-    async def entry(self, trigger: Trigger) -> AsyncIterator[Entry | None]:
+    async def entry(self, record: Record) -> AsyncIterator[Entry | None]:
         """A copy of the pages, which replaces them when the block ends well."""
-        if trigger.offset <= self._pages.applied.get(trigger.log, -1):
+        offset, timestamp_ms = self._pages.applied.get(record.log, (-1, -1))
+        if record.offset <= offset and record.timestamp_ms <= timestamp_ms:
             yield None
             return
         pages = deepcopy(self._pages)
         yield MemoryEntry(pages)
-        pages.applied[trigger.log] = trigger.offset
+        pages.applied[record.log] = record.offset, record.timestamp_ms
         self._pages = pages
 
     async def models(self) -> list[Model]:

@@ -23,11 +23,11 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
-from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.adapters.rows import (
     MODELS,
     VERSIONS,
+    TopicsOut,
     any_event,
     chain_end,
     event_of,
@@ -37,42 +37,26 @@ from tailrace_registry.adapters.rows import (
 )
 from tailrace_registry.domain.model import Model
 from tailrace_registry.ports import Entry, Evidenced
+from tailrace_runtime.database import Connection, Database
 from tailrace_runtime.errors import RetryLater
-from tailrace_runtime.outbox import applied_through, enqueue, mark_applied
-
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-)
-"""What asyncpg raises when the database, and not the question, is the trouble."""
+from tailrace_runtime.outbox import enqueue
+from tailrace_runtime.records import Record
 
 CHAIN_PIECE = 1000
 """Audit entries that are in memory at once while the chain is checked."""
 
 
-@asynccontextmanager
-async def _patiently() -> AsyncIterator[None]:
-    try:
-        yield
-    except AWAY as error:
-        raise RetryLater(f"the registry's database does not answer: {error!r}") from error
-
-
 class PostgresEntry:
     """One transaction."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: Connection, topics_out: TopicsOut) -> None:
         self._sql = connection
+        self._topics_out = topics_out
 
     async def model(self, name: str) -> Model | None:
         """The model, its row locked."""
-        row = await self._sql.fetchrow(f"{MODELS} where m.name = $1 for update of m", name)
+        await self._lock(name)
+        row = await self._sql.fetchrow(f"{MODELS} where m.name = $1", name)
         if row is None:
             return None
         return model_of(row, await self._sql.fetch(f"{VERSIONS} where model = $1", name))
@@ -80,6 +64,10 @@ class PostgresEntry:
     async def found(self, name: str) -> None:
         """A row for the model, locked."""
         await self._sql.execute("insert into models (name) values ($1) on conflict do nothing", name)
+        await self._lock(name)
+
+    async def _lock(self, name: str) -> None:
+        """A statement of its own: what is read after it shows what the holder before us has committed."""
         await self._sql.execute("select from models where name = $1 for update", name)
 
     async def spec(self, model: str, revision: int) -> ModelSpec | None:
@@ -135,7 +123,7 @@ class PostgresEntry:
 
     async def newer(self, revision: RevisionTrained) -> bool:
         """The revision as the newest of its run, its model locked."""
-        await self._sql.execute("select from models where name = $1 for update", revision.model)
+        await self._lock(revision.model)
         sql = """
             insert into revisions (model, run_id, revision, event) values ($1, $2, $3, $4)
             on conflict (model, run_id) do update set revision = excluded.revision, event = excluded.event
@@ -156,54 +144,80 @@ class PostgresEntry:
         last = chain_end(events)
         if last is not None:
             await self._sql.execute("update audit_head set sequence = $1, sha256 = $2", last.sequence, last.sha256)
-        await enqueue(self._sql, [published(event) for event in events])
+        await enqueue(self._sql, [published(event, self._topics_out) for event in events])
 
 
 class PostgresBooks:
     """Where decisions are kept."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, database: Database, topics_out: TopicsOut) -> None:
+        self._database = database
+        self._topics_out = topics_out
 
     @asynccontextmanager
-    async def entry(self, trigger: Trigger) -> AsyncIterator[Entry | None]:
+    async def entry(self, record: Record) -> AsyncIterator[Entry | None]:
         """A transaction, committed when the block ends well; None where this record has been through it."""
-        async with _patiently(), self._pool.acquire() as connection, connection.transaction():
-            applied = await applied_through(connection, trigger.log)
-            if applied is not None and trigger.offset <= applied:
-                yield None
-                return
-            yield PostgresEntry(connection)
-            await mark_applied(connection, trigger.log, trigger.offset)
+        try:
+            async with self._database.transaction() as connection:
+                if await _applied(connection, record):
+                    yield None
+                    return
+                yield PostgresEntry(connection, self._topics_out)
+                await _mark(connection, record)
+        except asyncpg.UniqueViolationError as error:
+            raise RetryLater(f"another process was faster: {error}") from error
+
+
+async def _applied(connection: Connection, record: Record) -> bool:
+    """Whether this record has been applied.
+
+    A topic that was deleted and made again counts from 0 again: an offset that is low but a record that is newer than
+    the last one applied is not taken for the old one, and the handlers know a repeated fact by its identity anyway.
+    """
+    sql = "select through_offset, timestamp_ms from applied where topic = $1 and partition = $2 for update"
+    last = await connection.fetchrow(sql, record.topic, record.partition)
+    return last is not None and record.offset <= last["through_offset"] and record.timestamp_ms <= last["timestamp_ms"]
+
+
+async def _mark(connection: Connection, record: Record) -> None:
+    sql = """
+        insert into applied (topic, partition, through_offset, timestamp_ms) values ($1, $2, $3, $4)
+        on conflict (topic, partition) do update
+        set through_offset = excluded.through_offset, timestamp_ms = excluded.timestamp_ms
+    """
+    await connection.execute(sql, record.topic, record.partition, record.offset, record.timestamp_ms)
 
 
 class PostgresShelf:
     """The books, for readers."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[Connection]:
+        """The books as of one moment."""
+        async with self._database.transaction() as connection:
+            await connection.execute("set transaction isolation level repeatable read read only")
+            yield connection
 
     async def models(self) -> list[Model]:
         """Every model, by name."""
-        async with _patiently():
-            rows = await self._pool.fetch(f"{MODELS} order by m.name")
-            versions = await self._pool.fetch(VERSIONS)
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(f"{MODELS} order by m.name")
+            versions = await connection.fetch(VERSIONS)
         return [model_of(row, [each for each in versions if each["model"] == row["name"]]) for row in rows]
 
     async def model(self, name: str) -> Model | None:
         """One model, as of one moment."""
-        async with (
-            _patiently(),
-            self._pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read"),
-        ):
+        async with self._snapshot() as connection:
             row = await connection.fetchrow(f"{MODELS} where m.name = $1", name)
             return model_of(row, await connection.fetch(f"{VERSIONS} where model = $1", name)) if row else None
 
     async def specs(self, model: str) -> list[SpecApplied]:
         """Every revision of the model's spec, oldest first."""
-        async with _patiently():
-            rows = await self._pool.fetch("select event from specs where model = $1 order by revision", model)
+        async with self._snapshot() as connection:
+            rows = await connection.fetch("select event from specs where model = $1 order by revision", model)
         return [event_of(SpecApplied, row["event"]) for row in rows]
 
     async def deployments(self, model: str, as_of: datetime | None, limit: int) -> list[DeploymentChanged]:
@@ -212,15 +226,15 @@ class PostgresShelf:
             select event from deployments where model = $1 and ($2::timestamptz is null or announced_at <= $2)
             order by sequence desc limit $3
         """
-        async with _patiently():
-            rows = await self._pool.fetch(sql, model, as_of, limit)
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(sql, model, as_of, limit)
         return [event_of(DeploymentChanged, row["event"]) for row in rows]
 
     async def evidence(self, model: str, limit: int) -> list[Evidenced]:
         """Evidence, newest first."""
         sql = "select kind, event_id, said_at, event from evidence where model = $1 order by said_at desc limit $2"
-        async with _patiently():
-            rows = await self._pool.fetch(sql, model, limit)
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(sql, model, limit)
         return [Evidenced(row["kind"], row["event_id"], row["said_at"], any_event(row["event"])) for row in rows]
 
     async def audit(self, model: str, subject: str | None, after: int, limit: int) -> list[AuditRecorded]:
@@ -230,17 +244,13 @@ class PostgresShelf:
             where model = $1 and sequence > $2 and ($3::text is null or entry::jsonb ->> 'subject' = $3)
             order by sequence limit $4
         """
-        async with _patiently():
-            rows = await self._pool.fetch(sql, model, after, subject, limit)
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(sql, model, after, subject, limit)
         return [event_of(AuditRecorded, row["entry"]) for row in rows]
 
     async def verify(self) -> Verification:
         """Check the chain in pieces, as of one moment, and that its end is the one that was written down."""
-        async with (
-            _patiently(),
-            self._pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read"),
-        ):
+        async with self._snapshot() as connection:
             row = await connection.fetchrow("select sequence, sha256 from audit_head")
             found, written = Verification(0, Link()), Link(row["sequence"], row["sha256"])
             while found.intact:

@@ -1,7 +1,6 @@
 """Rows to models and events to rows: the mapping between the tables of `migrations/` and what the domain speaks of.
 
-Each kind of event has its table and its topic. `PROJECTIONS` says which; what is stored is the event as it is published,
-so the books can never say anything else than the topics did.
+What is stored is the event as it is published, so the books can never say anything else than the topics did.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import (
     AuditRecorded,
     DeploymentChanged,
     Event,
     SpecApplied,
-    TrainingRequested,
     VersionChanged,
     decode,
 )
@@ -104,21 +103,20 @@ def statements(events: Sequence[Event], misfits: frozenset[int]) -> list[Stateme
     return done + [stored[type(event)](event) for event in events if type(event) in stored]
 
 
-TOPICS: Mapping[type[Event], str] = {
-    SpecApplied: "model-specs",
-    VersionChanged: "model-versions",
-    DeploymentChanged: "deployments",
-    TrainingRequested: "training-requested",
-    AuditRecorded: "audit-entries",
-}
-"""Where each event is published."""
+TopicsOut = Mapping[type[Event], str]
+"""The topic of each event that is published."""
 
 
-def published(event: Event) -> Outgoing:
+def topics_out(names: Iterable[str]) -> TopicsOut:
+    """Which event goes to which of these topics, as the catalogue says."""
+    return {event: name for name in names for event in topics()[name].event_types}
+
+
+def published(event: Event, out: TopicsOut) -> Outgoing:
     """The record that announces an event. A version's key names the version too, so that compaction keeps each."""
     model = str(getattr(event, "model", ""))
     key = f"{model}|{event.version}" if isinstance(event, VersionChanged) else model
-    return outgoing(event, TOPICS[type(event)], key)
+    return outgoing(event, out[type(event)], key)
 
 
 def chain_end(events: Sequence[Event]) -> AuditRecorded | None:

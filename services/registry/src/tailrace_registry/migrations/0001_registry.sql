@@ -62,6 +62,15 @@ create table evidence (
 );
 create index evidence_by_time on evidence (model, said_at);
 
+-- How far each log has been applied, written with the effects. The time tells a topic that was made anew.
+create table applied (
+    topic          text not null,
+    partition      integer not null,
+    through_offset bigint not null,
+    timestamp_ms   bigint not null,
+    primary key (topic, partition)
+);
+
 create table audit (
     sequence   bigint primary key,
     model      text not null,
@@ -72,7 +81,7 @@ create index audit_by_model on audit (model, sequence);
 
 -- The end of the chain. Its row lock orders the writers; an entry cut off the end shows as a difference to it.
 create table audit_head (
-    only     boolean primary key default true check (only),
+    singleton boolean primary key default true check (singleton),
     sequence bigint not null,
     sha256   text not null
 );
