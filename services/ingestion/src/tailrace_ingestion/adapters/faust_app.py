@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -27,7 +28,7 @@ from tailrace_runtime import health
 from tailrace_runtime.clock import Clock, SystemClock
 from tailrace_runtime.consumer import Parked
 from tailrace_runtime.deadletters import dead_letter
-from tailrace_runtime.errors import DeliveryFailed, PoisonEvent, TailraceError
+from tailrace_runtime.errors import ConfigurationFault, DeliveryFailed, PoisonEvent, TailraceError
 from tailrace_runtime.kafka import UNREACHABLE, connection, unreachable
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.producer import Publisher
@@ -109,39 +110,36 @@ class FaustAggregation:
         await until_available(part, unreachable(self._settings), self._create_changelogs, UNREACHABLE)
         self._failure = asyncio.get_running_loop().create_future()
         self._app = self._built()
-        tasks = [
-            asyncio.create_task(coroutine, name=name)
-            for name, coroutine in (
-                ("stop", stop.wait()),
-                ("faust", self._started(part)),
-                ("crash", self._crashed()),
-                ("settle", self._settle_for_ever()),
-            )
+        stopper = asyncio.create_task(stop.wait(), name="stop")
+        parts = [
+            asyncio.create_task(self._serve(part), name="faust"),
+            asyncio.create_task(self._settle_for_ever(), name="settle"),
         ]
         try:
-            done, _ = await asyncio.wait([tasks[0], *tasks[2:]], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([stopper, *parts], return_when=asyncio.FIRST_COMPLETED)
             self._raise_failure(stop, done)
         finally:
-            for task in tasks:
+            for task in (stopper, *parts):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(stopper, *parts, return_exceptions=True)
             await self._stopped(stop)
 
-    async def _started(self, part: str) -> None:
+    async def _serve(self, part: str) -> None:
+        """Start Faust, and return when it or the agent has failed."""
         await self._app.start()
+        self._app.producer.buffer.max_messages = _MOST_UNSETTLED  # `_settle` waits for what lies in it
         health.here().ready(part)
         log.info("aggregation started", group=self._app.conf.id)
-
-    async def _crashed(self) -> BaseException | None:
-        """Return when Faust or the agent failed."""
-        watched = [asyncio.ensure_future(self._app._crashed.wait()), asyncio.shield(self._of_agent())]  # noqa: SLF001
+        crashed = asyncio.ensure_future(self._app._crashed.wait())  # noqa: SLF001
         try:
-            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([crashed, self._of_agent()], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for each in watched:
-                each.cancel()
-        if self._failure is not None and self._failure.done():
-            return self._failure.result()
+            crashed.cancel()
+        raise AggregationFailed(repr(self._reason()))
+
+    def _reason(self) -> BaseException | None:
+        if self._of_agent().done():
+            return self._of_agent().result()
         reason: BaseException | None = self._app.crash_reason
         return reason
 
@@ -154,17 +152,18 @@ class FaustAggregation:
         if stop.is_set():
             return
         for task in done:
-            error = task.exception() or task.result()
-            cause = error if isinstance(error, BaseException) else None
+            error = task.exception()
             health.here().stopped(f"role {ROLE}", repr(error))
-            raise AggregationFailed(f"role {ROLE} stopped: {error!r}") from cause
+            raise AggregationFailed(f"role {ROLE} stopped: {error!r}") from error
 
     async def _stopped(self, stop: asyncio.Event) -> None:
         if stop.is_set():
             with suppress(DeliveryFailed):
                 await self._settle()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._app.stop(), STOP_SECONDS)
+        stopping = asyncio.create_task(self._app.stop())
+        _, late = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+        if late:
+            log.warning("Faust did not stop in time", seconds=STOP_SECONDS)
 
     # ------------------------------------------------------------ the Faust application
 
@@ -187,7 +186,7 @@ class FaustAggregation:
             broker=f"kafka://{self._settings.kafka_bootstrap.replace(',', ';kafka://')}",
             **_credentials(self._settings),
             autodiscover=False,
-            datadir=str(self._settings.state_dir / ROLE / self._settings.instance),
+            datadir=str(self._folder()),
             store="memory://",
             key_serializer="raw",
             value_serializer="raw",
@@ -199,6 +198,7 @@ class FaustAggregation:
             consumer_group_instance_id=f"ingestion-{ROLE}-{self._settings.instance}",
             consumer_auto_offset_reset="earliest",
             producer_acks=-1,
+            stream_wait_empty=False,
             topic_allow_declare=False,
             topic_disable_leader=True,
             topic_replication_factor=self._settings.replication_factor,
@@ -216,6 +216,15 @@ class FaustAggregation:
         app.agent(partials, name=ROLE, concurrency=1)(self._agent)
         app.on_partitions_assigned.connect(self._note_assignment, weak=False)
         return app
+
+    def _folder(self) -> Path:
+        """Faust wants a folder, although its tables are in memory."""
+        folder = self._settings.state_dir / ROLE / self._settings.instance
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationFault(f"{folder} cannot be made ({error.strerror}); set TAILRACE_STATE_DIR") from error
+        return folder
 
     def _kept_table(self, app: Any, name: str) -> Any:
         """A table that remembers what it sends to its changelog, so that it can be waited for."""
@@ -295,7 +304,7 @@ class FaustAggregation:
             int(message.timestamp * 1000),
             message.key,
             message.value,
-            tuple((message.headers or {}).items()),
+            tuple(dict(message.headers or ()).items()),
         )
         outcome = "done"
         try:

@@ -54,12 +54,14 @@ class Aggregating:
         self._idle_source_seconds = idle_source_seconds
         self._monotonic = monotonic
         self._models: dict[str, ModelWindows] = {}
+        self._kept_at: dict[str, float] = {}
 
     def rebuild(self, partials: Iterable[bytes], states: Iterable[tuple[str, bytes]], partitions: set[int]) -> None:
         """Begin anew from the tables, with the models of these partitions."""
         self._models = {
             model: ModelWindows(model, state) for model, state in states if partition_of_model(model) in partitions
         }
+        self._kept_at.clear()
         for value in partials:
             partial = PartialSummarised.model_validate_json(value)
             if partition_of_model(partial.model) in partitions:
@@ -79,9 +81,12 @@ class Aggregating:
         windows, timing = self._windows(partial.model), self._timing(partial.model)
         if windows.apply(partial, record.timestamp_ms, timing):
             tables.keep_partial(record_key(partial), record.value)
-        for old in windows.forget(timing):
+        over = windows.forget(timing)
+        for old in over:
             tables.keep_partial(record_key(old), None)
-        tables.keep_model(partial.model, windows.dump())
+        if over or self._monotonic() - self._kept_at.get(partial.model, float("-inf")) >= self._window_seconds:
+            self._kept_at[partial.model] = self._monotonic()
+            tables.keep_model(partial.model, windows.dump())
 
     def due(self) -> list[Outgoing]:
         """What is to be published now."""
