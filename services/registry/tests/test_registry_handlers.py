@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -83,6 +83,14 @@ class Desk:
         return entry
 
 
+@pytest.fixture(scope="module")
+def shared_database(postgres: Postgres) -> Iterator[str]:
+    """A database for this file: a fresh one for every test would be most of its time."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
 @pytest.fixture(params=["memory", "postgresql"])
 async def desk(request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
     """Books of both kinds, empty."""
@@ -94,8 +102,7 @@ async def desk(request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
 
         yield Desk(books, books, published)
         return
-    server: Postgres = request.getfixturevalue("postgres")
-    whole = server.create_database()
+    whole: str = request.getfixturevalue("shared_database")
     database = Database(await provision(whole, "registry", "a-password"), "tailrace_registry")
     await database.start()
 
@@ -104,8 +111,9 @@ async def desk(request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
             return [decode(row["value"]) for row in await connection.fetch("select value from outbox order by id")]
 
     yield Desk(PostgresBooks(database, topics_out(TOPICS_OUT)), PostgresShelf(database), enqueued)
+    async with database.transaction() as connection:
+        await connection.execute("drop schema registry cascade")
     await database.stop()
-    server.drop_database(whole)
 
 
 async def test_spec_is_applied_counted_and_answered(desk: Desk) -> None:
