@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
 
 Report = Callable[[str, float | None], None]
 """Called with what is being done and how far it is, from 0 to 1, or None where nobody can tell."""
@@ -16,8 +18,11 @@ def silent(_text: str, _fraction: float | None) -> None:
 
 
 @contextmanager
-def shown(console: Console | None = None) -> Iterator[Report]:
+def shown(console: "Console | None" = None) -> Iterator[Report]:
     """A progress display on the terminal (standard error by default): one line for each text, gone at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
