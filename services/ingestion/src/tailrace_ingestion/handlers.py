@@ -40,14 +40,14 @@ async def validate_predictions(
 
 
 async def validate_labels(
-    records: Sequence[Record], specs: Specs, newest: dict[str, float], predictions: dict[str, float], forward_to: str
+    records: Sequence[Record], specs: Specs, newest: dict[str, float], forward_to: str
 ) -> Outcome:
-    """Check a batch of label events, forward what is valid. The two dicts are watermarks: labels' and predictions'."""
+    """Check a batch of label events, forward what is valid. `newest` are the labels' watermarks."""
     batch = parse_labels(records)
     models = await _known(batch, specs)
     for name, positions in batch.by_model().items():
         if name in models:
-            check_labels(batch, positions, models[name], newest, predictions)
+            check_labels(batch, positions, models[name], newest)
         else:
             refuse_unknown(batch, positions, name)
     return _outcome(records, batch, forward_to)

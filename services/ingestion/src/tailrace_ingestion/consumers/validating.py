@@ -51,10 +51,8 @@ class Validating(Stateless):
 
     async def labels(self, records: Sequence[Record]) -> Outcome:
         """A batch of `label-events`."""
-        partition = records[0].partition
-        book = self._books.get(partition)
-        newest = self._label_times.setdefault(partition, {})
-        return await validate_labels(records, self._specs, newest, book.newest if book else {}, "labels")
+        newest = self._label_times.setdefault(records[0].partition, {})
+        return await validate_labels(records, self._specs, newest, "labels")
 
     async def assigned(self, logs: set[Log]) -> dict[Log, int]:
         """Read back what was published for these source partitions. Places stay as committed."""

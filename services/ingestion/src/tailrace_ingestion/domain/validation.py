@@ -7,7 +7,7 @@ valid event moves the watermark that the next one is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -260,11 +260,10 @@ def check_labels(
     positions: Sequence[int],
     model: Model,
     newest: dict[str, float],
-    predictions: Mapping[str, float],
 ) -> None:
-    """Check the labels of one model. `newest` are the log's watermarks; a model's first is that of its predictions."""
+    """Check the labels of one model. `newest` are the log's watermarks: labels may be far behind their predictions."""
     name, rule = model.shape.spec.model, model.rule
-    reference = newest.get(name, predictions.get(name))
+    reference = newest.get(name)
     for at in positions:
         label = batch.events[at]
         if label is None:
