@@ -62,12 +62,14 @@ async def until(check: Callable[[], bool], what: str, seconds: float = PATIENCE_
 
 
 async def publish_history(publisher: AsyncPublisher, spec: ModelSpec, rows: Sequence[Row]) -> None:
-    """Observations and their labels, through the public topics."""
-    for row in rows:
+    """Observations and, twenty days later each, their labels, through the public topics."""
+    for place, row in enumerate(rows):
         await publisher.prediction(
             model=spec.model, features=row.features, prediction_id=prediction_id(spec.model, row.number), time=row.time
         )
-    for row in rows:
+        if place >= LABEL_DELAY:
+            await publish_label(publisher, spec, rows[place - LABEL_DELAY])
+    for row in rows[-LABEL_DELAY:]:
         await publish_label(publisher, spec, row)
     await publisher.flush()
 
