@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tailrace_contracts.events import ArmOutput, Event, PredictionMade
 from tailrace_serving.domain.arms import Arms, Loaded, Table, bucket
-from tailrace_serving.domain.deployment import Facts, Plan, arranged, plan
+from tailrace_serving.domain.deployment import Facts, Plan, arranged, plan, reusable
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.prediction_event import Output, Prediction, encode
 from tailrace_serving.domain.refusal import Refused
@@ -99,6 +99,22 @@ def test_old_questions_are_answered_until_a_version_fits_the_new_spec() -> None:
     fitting = arranged(wanted, {1: TWO}, {}, arms)
     assert fitting.champion is TWO
     assert fitting.rules.names == ("humidity",)
+
+
+def test_new_limits_need_no_new_artefact() -> None:
+    """If it failed, correcting a limit would load every artefact again, or wait for a training."""
+    features = [
+        {**each.model_dump(), "limits": {"max": 50}} if each.name == "humidity" else each for each in SPEC.features
+    ]
+    narrower = rain_spec(features=features)
+    version = versioned(1, "one")
+    wanted = _planned(applied(narrower, 2), version, deployed(1))
+    one = Loaded(1, None, "torch", version.artefact.sha256, FakePredictor())
+    previous = Arms("rain", SPEC, FeatureRules(SPEC), one)
+    assert reusable(previous, narrower, version) is one
+    arms = arranged(wanted, {1: one}, {}, previous)
+    with pytest.raises(Refused, match="feature 'humidity' is 60, expected -inf to 50"):
+        arms.rules.row({**RAIN, "humidity": 60})
 
 
 def test_failed_revision_leaves_the_earlier_one_in_its_arm() -> None:

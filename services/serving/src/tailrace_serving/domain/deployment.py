@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tailrace_contracts.events import DeploymentChanged, SpecApplied, VersionChanged
-from tailrace_contracts.spec import ModelSpec
+from tailrace_contracts.spec import ModelSpec, NumericalFeature
 from tailrace_serving.domain.arms import Arms, Loaded
 from tailrace_serving.domain.features import FeatureRules
 
@@ -86,9 +86,17 @@ def plan(facts: Facts, model: str) -> Plan | None:
     return Plan(applied.spec, deployment, {version: known[version] for version in wanted if version in known})
 
 
+def questions(spec: ModelSpec) -> tuple[object, ...]:
+    """What a model is asked and answers. An artefact serves every spec with the same; limits and policies may change."""
+    columns = tuple(
+        (each.name, None if isinstance(each, NumericalFeature) else each.categories) for each in spec.features
+    )
+    return columns, spec.label.classes, spec.label.positive
+
+
 def reusable(previous: Arms | None, spec: ModelSpec, wanted: VersionChanged) -> Loaded | None:
     """What is loaded already and still fits: same artefact, same questions."""
-    if previous is None or (previous.spec.features, previous.spec.label) != (spec.features, spec.label):
+    if previous is None or questions(previous.spec) != questions(spec):
         return None
     revision = wanted.revision if wanted.continual else None
     for _, loaded in previous.members():
@@ -104,10 +112,7 @@ def arranged(plan: Plan, loaded: Mapping[int, Loaded], problems: Mapping[int, st
     champion the previous champion stays, and a previous champion that does not fit the new spec keeps its own spec.
     """
     deployment = plan.deployment
-    same_questions = previous is None or (previous.spec.features, previous.spec.label) == (
-        plan.spec.features,
-        plan.spec.label,
-    )
+    same_questions = previous is None or questions(previous.spec) == questions(plan.spec)
     earlier = {each.version: each for _, each in previous.members()} if previous and same_questions else {}
     having = {**earlier, **loaded}
     champion = having.get(deployment.champion) if deployment and deployment.champion else None
