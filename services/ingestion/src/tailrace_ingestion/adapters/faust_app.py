@@ -2,8 +2,8 @@
 
 Faust is kept to what it is good at. It gets bytes and gives bytes: decoding, poison and publication are ours. It runs
 in the service's own event loop. Its agent takes partials one by one and acknowledges none of them; about once a second
-`_settle` publishes the windows that are due, waits until the changelog has the tables' writes, and only then
-acknowledges. What Faust would let pass (an error in the agent, a crash of its own) ends the role, loudly.
+`_settle` publishes the windows that are due; once the changelog has the tables' writes as well, the partials are
+acknowledged. What Faust would let pass (an error in the agent, a crash of its own) ends the role, loudly.
 
 Settings are those that survived trials: a short session with a static member id (a killed worker's partitions are
 free after ten seconds), no leader and no topics of Faust's own (the changelogs are created here, compacted), tables in
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -46,6 +47,7 @@ HEARTBEAT_SECONDS = 2.0
 COMMIT_SECONDS = 1.0
 STOP_SECONDS = 10.0
 _MOST_UNSETTLED = 2_000
+_BATCH_BYTES = 256 * 1024
 
 
 Take = Callable[[Record, Any], None]
@@ -62,6 +64,13 @@ class Aggregation(Protocol):
     def due(self) -> list[Outgoing]:
         """What is to be published now."""
         ...
+
+
+class _Taken(NamedTuple):
+    """Partials that were taken in together, and the table writes that they led to."""
+
+    events: list[Any]
+    writes: list[asyncio.Future[Any]]
 
 
 class AggregationFailed(TailraceError):  # noqa: N818  # it says what happened
@@ -96,6 +105,7 @@ class FaustAggregation:
         self._writes: list[asyncio.Future[Any]] = []
         self._unsettled: list[Any] = []
         self._letters: list[Outgoing] = []
+        self._published: deque[_Taken] = deque()
         self._stale = True
         self._hand = asyncio.Lock()
         self._failure: asyncio.Future[BaseException] | None = None
@@ -160,6 +170,10 @@ class FaustAggregation:
         if stop.is_set():
             with suppress(DeliveryFailed):
                 await self._settle()
+            writes = [write for taken in self._published for write in taken.writes]
+            if writes:
+                await asyncio.wait(writes, timeout=STOP_SECONDS / 2)
+            self._acknowledge()
         stopping = asyncio.create_task(self._app.stop())
         _, late = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
         if late:
@@ -198,6 +212,7 @@ class FaustAggregation:
             consumer_group_instance_id=f"ingestion-{ROLE}-{self._settings.instance}",
             consumer_auto_offset_reset="earliest",
             producer_acks=-1,
+            producer_max_batch_size=_BATCH_BYTES,
             stream_wait_empty=False,
             topic_allow_declare=False,
             topic_disable_leader=True,
@@ -269,6 +284,7 @@ class FaustAggregation:
         log.info("partials assigned", partitions=sorted(each.partition for each in assigned))
         self._stale = True
         self._unsettled.clear()
+        self._published.clear()
 
     # ------------------------------------------------------------ partials
 
@@ -339,16 +355,23 @@ class FaustAggregation:
                 self._report_lag()
 
     async def _settle(self) -> None:
-        """Publish what is due, wait for the changelogs, acknowledge."""
+        """Publish what is due; acknowledge partials whose windows are published and whose table writes are safe."""
         async with self._hand:
             if self._stale or self._app is None:
                 return
-            events, self._unsettled = self._unsettled, []
-            writes, self._writes = self._writes, []
+            taken = _Taken(self._unsettled, self._writes)
+            self._unsettled, self._writes = [], []
             letters, self._letters = self._letters, []
             await self._publisher.send_all([*letters, *self._aggregation.due()])
-            await asyncio.gather(*writes)
-            for event in events:
+            self._published.append(taken)
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        while self._published and all(write.done() for write in self._published[0].writes):
+            taken = self._published.popleft()
+            for write in taken.writes:
+                write.result()
+            for event in taken.events:
                 event.ack()
 
     def _report_lag(self) -> None:
