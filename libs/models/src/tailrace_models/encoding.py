@@ -51,17 +51,16 @@ class Encoder:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.columns = column_names(spec)
-        place = {column: index for index, column in enumerate(self.columns)}
         self._numerical: list[tuple[str, int]] = []
         self._categorical: list[tuple[str, dict[FeatureValue, int]]] = []
+        index = 0
         for feature in spec.features:
             if isinstance(feature, NumericalFeature):
-                self._numerical.append((feature.name, place[feature.name]))
+                self._numerical.append((feature.name, index))
+                index += 1
             else:
-                places: dict[FeatureValue, int] = {
-                    category: place[f"{feature.name}={category}"] for category in feature.categories
-                }
-                self._categorical.append((feature.name, places))
+                self._categorical.append((feature.name, {each: index + n for n, each in enumerate(feature.categories)}))
+                index += len(feature.categories)
 
     def encode(self, rows: Sequence[Row]) -> Matrix:
         """A float32 matrix of shape [rows, columns]."""

@@ -4,7 +4,9 @@ river's models hold Rust and Cython state, which nothing but pickle writes. Pick
 
 It remembers objects by identity: two equal strings are written twice, one string used twice is written once. A model
 that has been restored shares other strings than the one that never stopped, so equal states would differ in bytes.
-Here strings are written by value, as numbers in a table that goes before the pickle.
+Here strings are written by value, as numbers in a table that goes before the pickle. Sets, whose order depends on the
+process, are written sorted. (No learner depends on that order: river's trees walk through a leaf's words only to
+find a two-way split better than the split into all words, and two of equal merit are both worth nothing.)
 
 It can call anything. Here every name it asks for must be one of a short list of modules of river, and there a class
 that this module itself defines; or one of a few harmless names of the standard library. Attributes of such classes,
@@ -29,7 +31,7 @@ from tailrace_models.errors import ArtefactCorrupt
 PROTOCOL = 5
 _LENGTH_BYTES = 4
 
-_PACKAGES = ("drift", "forest", "linear_model", "metrics", "optim", "preprocessing", "proba", "stats", "tree", "utils")
+_PACKAGES = ("drift", "forest", "linear_model", "metrics", "optim", "preprocessing", "proba", "stats", "tree")
 _MODULES = tuple(f"river.{package}" for package in (*_PACKAGES, "_river_rust"))
 
 _NAMES: dict[tuple[str, str], Any] = {
@@ -52,15 +54,17 @@ _NAMES: dict[tuple[str, str], Any] = {
 
 
 class _Pickler(pickle.Pickler):
-    """Writes strings as numbers of `strings`, so that their identity leaves no trace."""
+    """Writes a string as its number in `strings`, and a set as the tuple of its sorted members."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self.strings: dict[str, int] = {}
 
-    def persistent_id(self, obj: Any) -> int | None:
+    def persistent_id(self, obj: Any) -> int | tuple[Any, ...] | None:
         if type(obj) is str:
             return self.strings.setdefault(obj, len(self.strings))
+        if type(obj) is set:
+            return tuple(sorted(obj, key=lambda member: (type(member).__name__, member)))
         return None
 
     def reducer_override(self, obj: Any) -> Any:
@@ -82,8 +86,8 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self._strings = strings
 
-    def persistent_load(self, pid: Any) -> str:
-        return str(self._strings[pid])
+    def persistent_load(self, pid: Any) -> str | set[Any]:
+        return set(pid) if isinstance(pid, tuple) else str(self._strings[pid])
 
     def find_class(self, module: str, name: str) -> Any:
         known = _NAMES.get((module, name))

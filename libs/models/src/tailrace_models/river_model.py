@@ -1,16 +1,18 @@
 """A model that learns on: a river pipeline for the features of one spec.
 
 An example goes through two parts. The first makes features fit for learning: numbers are clipped to a size whose
-square is still a number and missing ones replaced by the mean so far; for the linear learner they are scaled to mean 0
+square is still a number and missing ones replaced by the mean so far. For the linear learner they are scaled to mean 0
 and variance 1 and cut at a few standard deviations, so that a broken sensor moves the weights no more than a rare day
-does, and words are one-hot encoded. The second is river's classifier. Both learn from each example, in order; the
-state depends on nothing but the configuration and the examples.
+does; their squares and products stand beside them, so that a boundary may be curved; words are one-hot encoded. Trees
+take words as they are, with missing and unseen ones as one word more. The second part is river's classifier. Both
+learn from each example, in order; the state depends on nothing but the configuration and the examples.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -23,8 +25,21 @@ from tailrace_models.answers import Answer, answer
 from tailrace_models.encoding import Row, number
 from tailrace_models.errors import ArtefactIncompatible
 
-DEVIATIONS = 5.0
+DEVIATIONS = 3.0
 """Scaled numbers are cut at this many standard deviations."""
+
+OUTLYING = 10.0
+"""Once mean and variance have settled, they learn numbers cut at this many standard deviations."""
+
+SETTLED_EXAMPLES = 100
+
+MOST_MULTIPLIED = 12
+"""Up to so many numerical features are all multiplied with each other; of more only the squares are taken."""
+
+RATE = 0.02
+"""The linear learner's constant step: it keeps following a stream that changes."""
+
+_JOIN = "\x1f"  # stands in no name that a person would give
 
 
 _ASKED = {"type", "name", "categories"}
@@ -52,10 +67,11 @@ class RiverModel:
         self._linear = learner.algorithm == "logistic-regression"
         self._numerical = [each.name for each in self.features if isinstance(each, NumericalFeature)]
         self._categorical = [
-            (each.name, {category: f"{each.name}={category}" for category in each.categories})
+            (each.name, {category: f"{each.name}{_JOIN}{category}" for category in each.categories})
             for each in self.features
             if not isinstance(each, NumericalFeature)
         ]
+        self._products = [(a, b, f"{a}{_JOIN}{b}") for a, b in _multiplied(self._numerical)]
 
     @classmethod
     def build(cls, learner: OnlineLearner, spec: ModelSpec) -> RiverModel:
@@ -67,7 +83,7 @@ class RiverModel:
         if label not in self.label.classes:
             raise ValueError(f"label {label} is none of the classes {self.label.classes}; correct the label event")
         numbers = self._numbers(features)
-        self._scaler.learn_one(numbers)
+        self._scaler.learn_one({name: self._believed(name, value) for name, value in numbers.items()})
         self._classifier.learn_one(self._prepared(features, numbers), label == self.label.positive)
         self.examples += 1
 
@@ -108,13 +124,24 @@ class RiverModel:
         found = {name: number(features.get(name)) for name in self._numerical}
         return {name: value for name, value in found.items() if not math.isnan(value)}
 
+    def _believed(self, name: str, value: float) -> float:
+        """The value as the scaler learns it: one absurd reading must not become the yardstick of all others."""
+        if self._scaler.counts.get(name, 0) < SETTLED_EXAMPLES:
+            return value
+        mean, deviation = self._scaler.means[name], math.sqrt(self._scaler.vars[name])
+        return min(max(value, mean - OUTLYING * deviation), mean + OUTLYING * deviation) if deviation else value
+
     def _prepared(self, features: Row, numbers: dict[str, float]) -> dict[str, float | str]:
         return self._scaled(features, numbers) if self._linear else self._imputed(features, numbers)
 
     def _scaled(self, features: Row, numbers: dict[str, float]) -> dict[str, float | str]:
-        prepared: dict[str, float | str] = {}
+        scaled: dict[str, float] = {}
         for name, value in self._scaler.transform_one(numbers).items():
-            prepared[name] = min(max(value, -DEVIATIONS), DEVIATIONS)
+            scaled[name] = min(max(value, -DEVIATIONS), DEVIATIONS)
+        prepared: dict[str, float | str] = dict(scaled)
+        for a, b, product in self._products:
+            if a in scaled and b in scaled:
+                prepared[product] = scaled[a] * scaled[b]
         for name, columns in self._categorical:
             column = columns.get(features.get(name))  # type: ignore[arg-type]  # other types are unseen values
             if column is not None:
@@ -160,6 +187,12 @@ class _Described(BaseModel):
     label: Label
 
 
+def _multiplied(names: Sequence[str]) -> Iterable[tuple[str, str]]:
+    if len(names) <= MOST_MULTIPLIED:
+        return itertools.combinations_with_replacement(names, 2)
+    return zip(names, names, strict=True)
+
+
 def _questions(features: Sequence[Feature]) -> list[dict[str, Any]]:
     return [each.model_dump(include=_ASKED) for each in features]
 
@@ -167,7 +200,7 @@ def _questions(features: Sequence[Feature]) -> list[dict[str, Any]]:
 def _classifier(learner: OnlineLearner) -> base.Classifier:
     match learner.algorithm:
         case "logistic-regression":
-            return linear_model.LogisticRegression(optim.SGD(0.02), intercept_lr=0.02)
+            return linear_model.LogisticRegression(optim.SGD(RATE), intercept_lr=RATE)
         case "hoeffding-adaptive-tree":
             return tree.HoeffdingAdaptiveTreeClassifier(seed=learner.seed)
         case "adaptive-random-forest":
