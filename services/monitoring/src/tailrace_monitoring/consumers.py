@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tailrace_contracts.events import Event, ExampleLabelled, WindowSummarised, decode
 from tailrace_monitoring.domain.state import Placed
-from tailrace_monitoring.handlers import Watchers, by_model, observe_examples, observe_window, publish_news
+from tailrace_monitoring.handlers import Watchers, by_model, let_time_pass, observe_examples, observe_window
 from tailrace_monitoring.ports import Notebook
 from tailrace_runtime.consumer import Outcome, Parked, Stateless
 from tailrace_runtime.records import Record
@@ -44,12 +44,12 @@ class Reading:
 
 
 class WatchRole(Stateless):
-    """The handlers of the role `watch`, and the models of which something waits to be published."""
+    """The handlers of the role `watch`, and the models of which something waits for its time."""
 
     def __init__(self, watchers: Watchers, notebook: Notebook) -> None:
         self._watchers = watchers
         self._notebook = notebook
-        self._waiting: set[str] = set()
+        self._waiting: set[str] | None = None
 
     async def examples(self, records: Sequence[Record]) -> Outcome:
         """`labelled-examples`, model by model."""
@@ -64,8 +64,12 @@ class WatchRole(Stateless):
             if known is None:
                 reading.park_unknown(model, _of(model, reading.events))
             elif await observe_examples(model, batch, known, self._watchers):
-                self._waiting.add(model)
+                self._wait_for(model)
         return Outcome(parked=reading.parked)
+
+    def _wait_for(self, model: str) -> None:
+        if self._waiting is not None:
+            self._waiting.add(model)
 
     async def windows(self, records: Sequence[Record]) -> Outcome:
         """`feature-statistics`; of an open window that comes several times in a batch only the last state counts."""
@@ -87,10 +91,12 @@ class WatchRole(Stateless):
         return Outcome(parked=reading.parked)
 
     async def tick(self) -> Outcome:
-        """Publish what has been waiting for its second to pass."""
+        """Do what has been waiting for its time; after a start, look at every model once."""
+        if self._waiting is None:
+            self._waiting = set(self._watchers.gazette.names())
         for model in sorted(self._waiting):
             known = await self._watchers.gazette.model(model)
-            if known is None or not await publish_news(model, known, self._watchers):
+            if known is None or not await let_time_pass(model, known, self._watchers):
                 self._waiting.discard(model)
         return Outcome()
 

@@ -31,7 +31,7 @@ class Watchers:
 
 
 async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge, watchers: Watchers) -> bool:
-    """Labelled examples of one model, in order of their log. Gives back whether something waits to be published."""
+    """Labelled examples of one model, in order of their log. Gives back whether more is to be done in time."""
     now = watchers.clock.now()
     async with watchers.store.sitting(model, trail_length(known.spec)) as sitting:
         watch = sitting.watch
@@ -39,16 +39,20 @@ async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge
         watch.observe(batch, known, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
-    return watch.has_news
+    return watch.waits(known, now)
 
 
-async def publish_news(model: str, known: Knowledge, watchers: Watchers) -> bool:
-    """What has been waiting for its second to pass. Gives back whether something still waits."""
+async def let_time_pass(model: str, known: Knowledge, watchers: Watchers) -> bool:
+    """Do what has been waiting for its time. Gives back whether something still waits."""
     now = watchers.clock.now()
     async with watchers.store.sitting(model, trail_length(known.spec)) as sitting:
-        sitting.watch.follow(known, now)
-        sitting.watch.publish(known, now)
-        return sitting.watch.has_news
+        watch = sitting.watch
+        watch.follow(known, now)
+        watch.ask_for_training(known, now)
+        watch.publish(known, now)
+        changes = watch.changes
+    watchers.meter.report(watch, changes)
+    return watch.waits(known, now)
 
 
 async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowledge, watchers: Watchers) -> None:

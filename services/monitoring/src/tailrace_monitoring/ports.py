@@ -21,6 +21,10 @@ class Gazette(Protocol):
         """The model as it stands; None where there is no spec of it."""
         ...
 
+    def names(self) -> Iterable[str]:
+        """The models of which there is a spec."""
+        ...
+
 
 class Sitting(Protocol):
     """One model's watch, ours alone until the sitting ends. What it changed is stored then, all of it or nothing."""

@@ -1,11 +1,31 @@
-"""Stand-ins for monitoring's ports. `MemoryWatches` passes the suite that `PostgresWatches` passes."""
+"""Stand-ins for monitoring's ports, and a small world to watch.
+
+`MemoryWatches` passes the suite that `PostgresWatches` passes. The world is a model `tide`, its versions, and labelled
+examples of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from tailrace_contracts.events import ClaimCheck, ColumnSummary, Event
+from tailrace_contracts.events import (
+    Arm,
+    ArmOutput,
+    CanaryArm,
+    ClaimCheck,
+    ColumnSummary,
+    DeploymentChanged,
+    Event,
+    ExampleLabelled,
+    Lineage,
+    Stage,
+    VersionChanged,
+)
+from tailrace_contracts.ranges import LogRanges, Trigger
+from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
@@ -23,6 +43,10 @@ class FixedGazette:
     async def model(self, name: str) -> Knowledge | None:
         """The model as it was told."""
         return self.known.get(name)
+
+    def names(self) -> Iterable[str]:
+        """The models that it was told."""
+        return list(self.known)
 
 
 class FixedReferences:
@@ -91,3 +115,102 @@ class MemoryWatches:
     def state(self, model: str) -> ModelState:
         """The state as it is stored."""
         return ModelState.model_validate_json(self._states.get(model, "{}"))
+
+
+# ---------------------------------------------------------------- a small world
+
+MODEL = "tide"
+NOW = datetime(2025, 6, 1, tzinfo=UTC)
+FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def tide_spec(**changes: Any) -> ModelSpec:
+    """The spec of `tide`, with other parts where given."""
+    document: dict[str, Any] = {
+        "model": MODEL,
+        "owner": "harbour",
+        "features": [
+            {"name": "level", "type": "numerical", "limits": {"min": -5, "max": 5}, "on_out_of_limits": "flag"},
+            {"name": "quay", "type": "categorical", "categories": ["north", "south"]},
+        ],
+        "protected": ["quay"],
+        "label": {"name": "flood"},
+        "learners": {"batch": {"min_examples": 100, "max_examples": 200}},
+        "monitors": {"window_days": 30, "allowed_lateness_days": 5},
+        "retraining": {"settle_examples": 40, "cooldown_examples": 100},
+        "rollout": {"shadow_min_examples": 20, "canary_min_examples": 20, "max_examples": 2_000},
+    }
+    return parse_spec({**document, **changes})
+
+
+def claim(digit: str = "0") -> ClaimCheck:
+    """The pointer to an artefact that nobody reads."""
+    return ClaimCheck(key=f"sha256/{digit * 64}", sha256=digit * 64, size_bytes=1, media_type="text/plain")
+
+
+def version(
+    number: int, stage: Stage, *, continual: bool = False, reference: ClaimCheck | None = None
+) -> VersionChanged:
+    """A version of `tide`."""
+    return VersionChanged(
+        model=MODEL,
+        version=number,
+        stage=stage,
+        run_id=f"run-of-{number}",
+        learner="river" if continual else "torch",
+        continual=continual,
+        artefact=claim(),
+        reference=reference,
+        lineage=Lineage(trained_on=LogRanges(), examples=100, spec_revision=1, code_version="1"),
+        time=NOW,
+    )
+
+
+def deployment(
+    sequence: int, champion: int | None, canary: int | None = None, shadows: tuple[int, ...] = ()
+) -> DeploymentChanged:
+    """Who answers `tide`."""
+    return DeploymentChanged(
+        model=MODEL,
+        sequence=sequence,
+        spec_revision=1,
+        champion=champion,
+        canary=CanaryArm(version=canary, percent=20) if canary else None,
+        shadows=shadows,
+        reason="for a test",
+        time=NOW,
+    )
+
+
+def knowledge(
+    spec: ModelSpec,
+    deployed: DeploymentChanged | None = None,
+    versions: Iterable[VersionChanged] = (),
+    over: Iterable[str] = (),
+) -> Knowledge:
+    """What is known of `tide`."""
+    return Knowledge(spec, 1, deployed, {each.version: each for each in versions}, frozenset(over))
+
+
+def answered(arm: Arm, prediction: int, number: int | None = None) -> ArmOutput:
+    """What an arm said."""
+    return ArmOutput(arm=arm, prediction=prediction, version=number)
+
+
+def labelled(
+    number: int, label: int, served: ArmOutput | None = None, *shadows: ArmOutput, **changes: Any
+) -> ExampleLabelled:
+    """The labelled example of day `number`."""
+    fields: dict[str, Any] = {
+        "prediction_id": f"p{number}",
+        "model": MODEL,
+        "time": FIRST_DAY + timedelta(days=number),
+        "label_time": FIRST_DAY + timedelta(days=number + 1),
+        "features": {"level": 0.5, "quay": "north" if number % 2 else "south"},
+        "label": label,
+        "served": served,
+        "shadows": shadows,
+        "trigger": Trigger(topic="labels", partition=0, offset=number),
+        "derived_from": LogRanges(),
+    }
+    return ExampleLabelled(**{**fields, **changes})

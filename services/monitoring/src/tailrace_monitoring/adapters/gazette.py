@@ -50,6 +50,10 @@ class Announced:
         """Whether there is a spec of this model."""
         return name in self._specs
 
+    def names(self) -> list[str]:
+        """The models of which there is a spec."""
+        return list(self._specs)
+
     def knowledge(self, name: str) -> Knowledge:
         """The model as it stands. Raises KeyError where there is no spec of it."""
         applied, versions = self._specs[name], self._versions[name]
@@ -77,3 +81,7 @@ class FollowedGazette:
         if not self._announced.knows(name):
             await self.followers[0].refresh()
         return self._announced.knowledge(name) if self._announced.knows(name) else None
+
+    def names(self) -> list[str]:
+        """The models of which there is a spec."""
+        return self._announced.names()

@@ -1,10 +1,11 @@
 """When to ask for a batch training, and on what.
 
-- *First*: the model has a batch learner, no version of it, and enough examples.
+- *First*: the model has a batch learner and no version of it. The training reads `max_examples` and waits for so many
+  as long as they keep coming; with `min_examples` it begins once none has come for `QUIET`, and after `PATIENCE` at the
+  latest. So a replayed history is learned whole, and a slow stream gets its first version early.
 - *After an alert* of a kind that the spec names: once `settle_examples` more have come and the cool-down is over. It
-  reads the examples since the drift began. How few will do is `settle_examples` where that is set (whoever sets it
-  says how much of the new regime is enough), otherwise the learner's `min_examples`; with fewer, the newest
-  `max_examples` are read. Never more than those.
+  reads the examples since the drift began; where those are fewer than `min_examples`, the newest `max_examples`. Never
+  more than those.
 - *Follow-up*: a training that saw less than `max_examples` of the new regime is asked for once more when there are
   that many: the early one repairs the damage, the late one has the data. It too has to show that it is better.
 
@@ -16,7 +17,7 @@ asks for another training.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
@@ -24,6 +25,12 @@ from pydantic import BaseModel
 from tailrace_contracts.events import TrainingRequested
 from tailrace_contracts.spec import BatchLearner, ModelSpec, Retraining
 from tailrace_monitoring.domain.trail import Step, Trail, ranges_of
+
+QUIET = timedelta(seconds=20)
+"""How long no example may come before the first training begins with fewer than it would read."""
+
+PATIENCE = timedelta(minutes=10)
+"""How long the first training waits for more examples at the most."""
 
 Cause = Literal["concept-drift", "feature-drift", "performance"]
 
@@ -83,6 +90,8 @@ class RetrainingState(BaseModel):
     pending: Pending | None = None
     follow_up: FollowUp | None = None
     last_request: int | None = None
+    newest_at: datetime | None = None
+    enough_at: datetime | None = None
 
     def alert(self, cause: Cause, since: int | None, number: int, spec: ModelSpec, pending: Pending) -> bool:
         """An alert was raised at example `number`; whether it leads to the training `pending`."""
@@ -109,7 +118,7 @@ class RetrainingState(BaseModel):
         if batch is None or self.outstanding is not None:
             return None
         request = (
-            self._after_alert(spec, batch, trail, situation)
+            self._after_alert(batch, trail, situation)
             or self._first(spec, batch, trail, situation, new_run)
             or self._follow_up(spec, batch, trail, situation, new_run)
         )
@@ -121,21 +130,35 @@ class RetrainingState(BaseModel):
     def _first(
         self, spec: ModelSpec, batch: BatchLearner, trail: Trail, situation: Situation, new_run: Callable[[], str]
     ) -> Request | None:
-        enough = situation.number >= max(batch.min_examples, self._cool_at(spec.retraining))
-        if situation.has_batch_version or not enough:
+        if situation.has_batch_version or situation.number < max(batch.min_examples, self._cool_at(spec.retraining)):
+            return None
+        now = situation.now
+        self.enough_at = self.enough_at or now
+        quiet = self.newest_at is not None and now - self.newest_at >= QUIET
+        if situation.number < batch.max_examples and not quiet and now - self.enough_at < PATIENCE:
             return None
         reason = f"first training: {situation.number} labelled examples and no version yet"
         return Request(new_run(), list(trail.newest(batch.max_examples)), reason, "monitoring")
 
-    def _after_alert(self, spec: ModelSpec, batch: BatchLearner, trail: Trail, situation: Situation) -> Request | None:
+    def waits(self, spec: ModelSpec, situation: Situation) -> bool:
+        """Whether time alone may make a training due: enough examples for a first one, and more may come."""
+        batch = spec.learners.batch
+        return (
+            batch is not None
+            and self.outstanding is None
+            and not situation.has_batch_version
+            and situation.number >= max(batch.min_examples, self._cool_at(spec.retraining))
+        )
+
+    def _after_alert(self, batch: BatchLearner, trail: Trail, situation: Situation) -> Request | None:
         wanted = self.pending
         if wanted is None or situation.number < wanted.due:
             return None
-        enough = spec.retraining.settle_examples or batch.min_examples
         since = list(trail.since(wanted.since)) if wanted.since is not None else []
-        steps = since[-batch.max_examples :] if len(since) >= enough else list(trail.newest(batch.max_examples))
+        settled = len(since) >= batch.min_examples
+        steps = since[-batch.max_examples :] if settled else list(trail.newest(batch.max_examples))
         self.pending = None
-        if wanted.since is not None and enough <= len(since) < batch.max_examples:
+        if wanted.since is not None and settled and len(since) < batch.max_examples:
             self.follow_up = FollowUp(since=wanted.since, due=wanted.since + batch.max_examples - 1)
         return Request(wanted.run_id, steps, wanted.reason, wanted.requested_by)
 

@@ -105,16 +105,16 @@ class ModelWatch:
         example, correction = placed.example, placed.example.label_revision > 0
         champion = champions_answer(example, self.state.champion)
         error = None if champion is None or correction else loss(champion, example.label)
-        step = self._step(placed, error)
+        step = self._step(placed, error, now)
         self.changes.cohorts |= self.cohorts.count(placed, knowledge.spec)
         if not correction:
             self._score(example)
             self._compare(placed, champion, knowledge)
             if error is not None and self._alarm is not None:
                 self._sound(self._alarm.observe(step.number, error), knowledge, now)
-        self._ask_for_training(knowledge, now)
+        self.ask_for_training(knowledge, now)
 
-    def _step(self, placed: Placed, error: int | None) -> Step:
+    def _step(self, placed: Placed, error: int | None, now: datetime) -> Step:
         self.state.examples += 1
         example = placed.example
         step = Step(
@@ -128,6 +128,7 @@ class ModelWatch:
         )
         self.trail.append(step)
         self.changes.steps.append(step)
+        self.state.retraining.newest_at = now
         watermark = self.state.watermark
         self.state.watermark = example.time if watermark is None else max(watermark, example.time)
         return step
@@ -264,15 +265,20 @@ class ModelWatch:
         self.cohorts.unmeasured.discard(cohort.key)
         self.changes.events.append(cohort.measured(self._tools.new_id(), self.model, now))
 
-    def _ask_for_training(self, knowledge: Knowledge, now: datetime) -> None:
-        situation = Situation(self.state.examples, knowledge.has_batch_version, knowledge.batch_candidate_on_trial, now)
-        request = self.state.retraining.due(knowledge.spec, self.trail, situation, self._new_run)
+    def _situation(self, knowledge: Knowledge, now: datetime) -> Situation:
+        return Situation(self.state.examples, knowledge.has_batch_version, knowledge.batch_candidate_on_trial, now)
+
+    def ask_for_training(self, knowledge: Knowledge, now: datetime) -> None:
+        """Ask for the training that is due, if any."""
+        request = self.state.retraining.due(knowledge.spec, self.trail, self._situation(knowledge, now), self._new_run)
         if request is not None:
             self.changes.events.append(request.event(self.model, knowledge.spec_revision, now))
 
-    @property
-    def has_news(self) -> bool:
-        """Whether something waits to be published."""
+    def waits(self, knowledge: Knowledge, now: datetime) -> bool:
+        """Whether there will be something to do although no record comes: to publish, or to ask for a training."""
+        return self._has_news() or self.state.retraining.waits(knowledge.spec, self._situation(knowledge, now))
+
+    def _has_news(self) -> bool:
         return bool(self.cohorts.unmeasured) or any(each.unpublished for each in self.state.comparisons.values())
 
     def publish(self, knowledge: Knowledge, now: datetime) -> None:
@@ -282,7 +288,7 @@ class ModelWatch:
             if comparison.unpublished and (due or comparison.is_urgent(knowledge.spec.rollout)):
                 self.changes.events.append(comparison.publish(self._tools.new_id(), self.model, now))
                 self.changes.touched = True
-        if due and self.has_news:
+        if due and self._has_news():
             for cohort in self.cohorts.news():
                 self._measure(cohort, now)
         if due:

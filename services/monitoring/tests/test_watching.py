@@ -1,0 +1,395 @@
+"""The handlers, on the fake store and on PostgreSQL: what a model's watch finds out, and that nothing counts twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+from pytest import FixtureRequest  # noqa: PT013  # the type of the fixture below
+
+from tailrace_contracts.events import (
+    AlertRaised,
+    ArmsCompared,
+    Event,
+    ExampleLabelled,
+    NumericalSummary,
+    PerformanceMeasured,
+    TrainingRequested,
+    WindowSummarised,
+    decode,
+)
+from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
+from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
+from tailrace_monitoring.adapters.river_detectors import detector
+from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.state import Placed, Tools
+from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_monitoring.handlers import Watchers, let_time_pass, observe_examples, observe_window
+from tailrace_monitoring.main import TOPICS_OUT
+from tailrace_monitoring.testing import (
+    FIRST_DAY,
+    MODEL,
+    FixedGazette,
+    FixedReferences,
+    MemoryWatches,
+    SilentMeter,
+    answered,
+    claim,
+    deployment,
+    knowledge,
+    labelled,
+    tide_spec,
+    version,
+)
+from tailrace_runtime.database import Database
+from tailrace_runtime.testing import FixedClock
+from tailrace_statistics.columns import NumericalFold, merge
+from tailrace_statistics.distances import distance
+
+LOG = Log("labelled-examples", 2)
+WINDOWS = Log("feature-statistics", 2)
+E = TypeVar("E", bound=Event)
+
+
+class World:
+    """Handlers on one store, a clock, and what was published."""
+
+    def __init__(self, store: Any, database: Database | None = None) -> None:
+        self.clock = FixedClock()
+        self.store = store
+        self._database = database
+        self.references = FixedReferences()
+        self.watchers = Watchers(FixedGazette({}), store, self.references, SilentMeter(), self.clock)
+
+    async def events(self, kind: type[E]) -> list[E]:
+        """What stands in the outbox, of this kind, in order."""
+        if self._database is None:
+            found: Sequence[Event] = self.store.published
+        else:
+            found = [
+                decode(row["value"]) for row in await self._database.pool.fetch("select value from outbox order by id")
+            ]
+        return [event for event in found if isinstance(event, kind)]
+
+    async def observe(self, known: Knowledge, examples: Iterable[ExampleLabelled], start: int = 0) -> None:
+        """These examples, in one batch, at offsets from `start`."""
+        batch = [Placed(LOG, offset, example) for offset, example in enumerate(examples, start)]
+        await observe_examples(MODEL, batch, known, self.watchers)
+
+    async def window(self, known: Knowledge, offset: int, month: int, mean: float, **changes: Any) -> None:
+        """A month's window of `level`."""
+        await observe_window((WINDOWS, offset, window(month, mean, **changes)), known, self.watchers)
+
+    def restarted(self) -> None:
+        """A new process: nothing of the old one's memory is left."""
+        if isinstance(self.store, PostgresWatches):
+            self.store._copies.clear()
+
+
+def tools() -> Tools:
+    """Real detectors and distances, and identifiers that differ."""
+    numbers = itertools.count()
+    return Tools(detector, distance, merge, lambda: f"id-{next(numbers)}")
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def world(request: FixtureRequest) -> AsyncIterator[World]:
+    """The world on each store."""
+    if request.param == "memory":
+        yield World(MemoryWatches(tools()))
+        return
+    opened = Database(request.getfixturevalue("database"), "tailrace_monitoring")
+    await opened.start()
+    yield World(PostgresWatches(opened, tools(), TOPICS_OUT), opened)
+    await opened.stop()
+
+
+def window(month: int, mean: float, **changes: Any) -> WindowSummarised:
+    """Closed statistics of 300 values of `level` around a mean."""
+    fold = NumericalFold(tide_spec().features[0].limits)  # type: ignore[union-attr]  # the first is numerical
+    fold.fold([mean + (step % 30 - 15) / 10 for step in range(300)])
+    start = FIRST_DAY + timedelta(days=30 * month)
+    fields: dict[str, Any] = {
+        "model": MODEL,
+        "spec_revision": 1,
+        "window": {"start": start, "end": start + timedelta(days=30)},
+        "events": 300,
+        "columns": {"level": fold.summary()},
+        "closed": True,
+        "derived_from": LogRanges(),
+    }
+    return WindowSummarised(**{**fields, **changes})
+
+
+def on_trial(**spec: Any) -> Knowledge:
+    """Champion 1 with shadow 2."""
+    versions = (version(1, "champion"), version(2, "shadow"))
+    return knowledge(tide_spec(**spec), deployment(1, 1, shadows=(2,)), versions)
+
+
+def compared(numbers: range, champion_wrong: int = 4) -> list[ExampleLabelled]:
+    """Examples on which version 2 is always right, and the champion wrong on every `champion_wrong`-th."""
+    return [
+        labelled(n, 1, answered("champion", int(n % champion_wrong > 0), 1), answered("shadow", 1, 2)) for n in numbers
+    ]
+
+
+def served(numbers: range, wrong_every: int, first_wrong: int = 0) -> list[ExampleLabelled]:
+    """Examples on which the champion errs at one rate; from `first_wrong` on (0: never) always."""
+    return [
+        labelled(n, 1, answered("champion", int(n % wrong_every > 0 and not (first_wrong and n >= first_wrong)), 1))
+        for n in numbers
+    ]
+
+
+async def test_a_better_candidate_is_announced_with_what_it_was_compared_on(world: World) -> None:
+    """A better version would never be promoted, or on evidence that nobody can look up."""
+    await world.observe(on_trial(), compared(range(200)))
+    (last,) = await world.events(ArmsCompared)
+    assert (last.champion, last.candidate, last.stage, last.verdict) == (1, 2, "shadow", "better")
+    assert (last.examples, last.stage_examples) == (200, 200)
+    assert (last.champion_accuracy, last.candidate_accuracy, last.mean_difference) == (0.75, 1.0, 0.25)
+    assert 0 < last.lower < 0.25 < last.upper
+    assert last.derived_from == LogRanges.of(
+        LogRange(topic="labelled-examples", partition=2, from_offset=0, through_offset=199)
+    )
+
+
+async def test_comparisons_are_published_once_a_second_and_a_new_verdict_at_once(world: World) -> None:
+    """The topic would flood, or a promotion would wait."""
+    known = on_trial()
+    await world.observe(known, compared(range(5)), 0)
+    await world.observe(known, compared(range(5, 8)), 5)
+    assert len(await world.events(ArmsCompared)) <= 2
+    await world.observe(known, compared(range(8, 150)), 8)
+    assert (await world.events(ArmsCompared))[-1].verdict == "better"
+    before = len(await world.events(ArmsCompared))
+    world.clock.advance(1.1)
+    await world.observe(known, compared(range(150, 151)), 150)
+    assert len(await world.events(ArmsCompared)) == before + 1
+
+
+async def test_what_waited_for_its_second_is_published_without_another_example(world: World) -> None:
+    """The last comparison before a quiet night would be missing until morning."""
+    known = on_trial()
+    if isinstance(world.store, MemoryWatches):
+        pytest.skip("the fake store keeps no memory between sittings, so nothing ever waits")
+    await world.observe(known, compared(range(5)))
+    await world.observe(known, compared(range(5, 6)), 5)
+    assert (await world.events(ArmsCompared))[-1].examples == 5
+    world.clock.advance(1.1)
+    assert not await let_time_pass(MODEL, known, world.watchers)
+    assert (await world.events(ArmsCompared))[-1].examples == 6
+
+
+async def test_the_same_records_again_change_nothing(world: World) -> None:
+    """After a crash examples would count twice, in accuracy, in evidence and in alerts."""
+    known = on_trial()
+    examples = compared(range(120))
+    await world.observe(known, examples)
+    before = await world.events(Event)
+    world.restarted()
+    world.clock.advance(5)
+    await world.observe(known, examples)
+    await world.observe(known, examples[60:], 60)
+    assert await world.events(Event) == before
+    world.clock.advance(5)
+    await world.observe(known, compared(range(120, 121)), 120)
+    assert (await world.events(ArmsCompared))[-1].examples == 121
+
+
+async def test_an_example_that_was_published_twice_counts_once(world: World) -> None:
+    """A crash of the join would count an example twice: the copy has another offset."""
+    known = on_trial()
+    examples = compared(range(60))
+    await world.observe(known, examples)
+    world.restarted()
+    world.clock.advance(5)
+    await world.observe(known, examples[40:], 60)
+    world.clock.advance(5)
+    by_other_trigger = examples[50].model_copy(update={"trigger": Trigger(topic="labels", partition=3, offset=9)})
+    await world.observe(known, [by_other_trigger, *compared(range(60, 61))], 80)
+    assert (await world.events(ArmsCompared))[-1].examples == 61
+
+
+async def test_only_examples_that_both_answered_are_compared(world: World) -> None:
+    """A candidate that came late would be judged by predictions that it never made."""
+    known = on_trial()
+    await world.observe(known, served(range(50), 2))
+    await world.observe(known, compared(range(50, 60)), 50)
+    assert (await world.events(ArmsCompared))[-1].examples == 10
+
+
+async def test_a_canary_counts_on_served_and_unserved_examples_from_its_stage_on(world: World) -> None:
+    """A canary would be promoted on examples that it saw as a shadow."""
+    await world.observe(on_trial(), compared(range(30)))
+    canary = knowledge(tide_spec(), deployment(2, 1, canary=2), (version(1, "champion"), version(2, "canary")))
+    late = compared(range(30, 34))
+    answers = [
+        labelled(34, 1, answered("canary", 1, 2), answered("champion", 0, 1)),
+        labelled(35, 1, answered("champion", 1, 1), answered("canary", 1, 2)),
+    ]
+    world.clock.advance(2)
+    await world.observe(canary, [*late, *answers], 30)
+    last = (await world.events(ArmsCompared))[-1]
+    assert (last.stage, last.examples, last.stage_examples) == ("canary", 36, 2)
+
+
+async def test_a_new_champion_starts_every_comparison_anew(world: World) -> None:
+    """A candidate would be promoted for being better than a champion of the past."""
+    await world.observe(on_trial(), compared(range(100)))
+    world.clock.advance(2)
+    promoted = knowledge(
+        tide_spec(), deployment(2, 2, shadows=(3,)), (version(2, "champion"), version(3, "shadow", continual=True))
+    )
+    both = [labelled(n, 1, answered("champion", 1, 2), answered("shadow", 1, 3)) for n in range(100, 110)]
+    await world.observe(promoted, both, 100)
+    last = (await world.events(ArmsCompared))[-1]
+    assert (last.champion, last.candidate, last.examples) == (2, 3, 10)
+
+
+async def test_drift_of_the_champion_alerts_dates_it_and_leads_to_a_training_on_the_new_regime(world: World) -> None:
+    """The loop would not close: nobody would notice, or the training would read the old regime."""
+    known = on_trial(retraining={"settle_examples": 120})
+    await world.observe(known, served(range(1000), 5), 0)
+    for start in range(1000, 1400, 50):
+        world.clock.advance(0.5)
+        await world.observe(known, served(range(start, start + 50), 5, first_wrong=1000), start)
+        world.restarted()
+    (alert,) = [each for each in await world.events(AlertRaised) if each.kind == "concept-drift"]
+    assert alert.since == FIRST_DAY + timedelta(days=1000)
+    (drifted,) = alert.derived_from
+    assert drifted.from_offset == 1000
+    assert alert.subject == "version 1"
+    (request,) = await world.events(TrainingRequested)
+    assert request.run_id == alert.led_to
+    (trained_on,) = request.ranges
+    assert trained_on.from_offset == 1000
+    assert trained_on.through_offset == drifted.through_offset + 120
+
+
+async def test_the_champions_drift_restarts_the_comparisons(world: World) -> None:
+    """A candidate that learns the new regime would pay for ever for having been worse in the old one."""
+    known = on_trial()
+    old = [labelled(n, 1, answered("champion", int(n % 5 > 0), 1), answered("shadow", 0, 2)) for n in range(600)]
+    new = [labelled(n, 1, answered("champion", 0, 1), answered("shadow", 1, 2)) for n in range(600, 900)]
+    await world.observe(known, old)
+    assert (await world.events(ArmsCompared))[-1].verdict == "worse"
+    world.clock.advance(2)
+    await world.observe(known, new, 600)
+    assert (await world.events(ArmsCompared))[-1].verdict == "better"
+
+
+async def test_a_model_of_the_producers_own_is_watched_without_a_version(world: World) -> None:
+    """Whoever brings predictions of their own would see nothing."""
+    spec = tide_spec(learners={}, monitors={"window_days": 30, "performance": {"min_accuracy": 0.9}})
+    mine = [labelled(n, 1, answered("external", int(n % 4 > 0)), time=FIRST_DAY) for n in range(60)]
+    later = [labelled(60, 1, answered("external", 1), time=FIRST_DAY + timedelta(days=90))]
+    await world.observe(knowledge(spec), mine + later)
+    first = (await world.events(PerformanceMeasured))[0]
+    assert (first.arm, first.version, first.examples, first.accuracy) == ("external", None, 60, 0.75)
+    (alert,) = await world.events(AlertRaised)
+    assert (alert.kind, alert.subject, alert.value, alert.threshold, alert.led_to) == (
+        "performance",
+        "external",
+        0.75,
+        0.9,
+        "",
+    )
+
+
+async def test_unequal_selection_of_groups_alerts_when_the_cohort_closes(world: World) -> None:
+    """Unfair predictions would show up in no alert."""
+    spec = tide_spec(monitors={"window_days": 30, "fairness": {"max_difference": 0.3, "min_group_examples": 20}})
+    unequal = [labelled(n, 1, answered("external", n % 2), time=FIRST_DAY) for n in range(60)]
+    later = [labelled(60, 1, answered("external", 1), time=FIRST_DAY + timedelta(days=90))]
+    await world.observe(knowledge(spec), unequal + later)
+    (alert,) = await world.events(AlertRaised)
+    assert (alert.kind, alert.subject, alert.value) == ("fairness", "quay", 1.0)
+
+
+async def test_history_without_predictions_leads_to_the_first_training(world: World) -> None:
+    """A model with a history would never get a version."""
+    await world.observe(knowledge(tide_spec()), [labelled(n, n % 2) for n in range(250)])
+    (request,) = await world.events(TrainingRequested)
+    assert str(request.ranges) == "labelled-examples[2]@0..199"
+    assert await world.events(PerformanceMeasured) == []
+
+
+async def test_a_short_history_leads_to_the_first_training_once_it_is_quiet(world: World) -> None:
+    """A model with few examples would wait for its first version for ever."""
+    known = knowledge(tide_spec())
+    await world.observe(known, [labelled(n, n % 2) for n in range(120)])
+    world.clock.advance(5)
+    assert await let_time_pass(MODEL, known, world.watchers)
+    world.clock.advance(16)
+    assert not await let_time_pass(MODEL, known, world.watchers)
+    (request,) = await world.events(TrainingRequested)
+    assert str(request.ranges) == "labelled-examples[2]@0..119"
+
+
+async def test_a_column_that_left_the_training_set_alerts_once(world: World) -> None:
+    """Drifted features would go unseen, or would alert with every window."""
+    reference = claim("7")
+    versions = (version(1, "champion", reference=reference),)
+    known = knowledge(tide_spec(), deployment(1, 1), versions)
+    world.references.known[reference.sha256] = window(0, 0.0).columns
+    for offset, (month, mean) in enumerate([(0, 0.0), (1, 1.5), (2, 1.5), (2, 1.5), (3, 1.5)]):
+        await world.window(known, offset, month, mean)
+        world.restarted()
+    (alert,) = await world.events(AlertRaised)
+    assert (alert.kind, alert.subject) == ("feature-drift", "level")
+    assert alert.since == FIRST_DAY + timedelta(days=30)
+    assert alert.value > alert.threshold == 0.25
+
+
+async def test_windows_after_a_reference_period_are_judged_against_it(world: World) -> None:
+    """A stream without a training set of ours would have no drift."""
+    period = {"start": FIRST_DAY, "end": FIRST_DAY + timedelta(days=60)}
+    drift = {"reference": period, "consecutive_windows": 1}
+    known = knowledge(tide_spec(monitors={"window_days": 30, "drift": drift}))
+    for offset, (month, mean) in enumerate([(0, 0.0), (1, 0.0), (2, 0.0), (3, 2.0)]):
+        await world.window(known, offset, month, mean)
+        world.restarted()
+    (alert,) = await world.events(AlertRaised)
+    assert alert.since == FIRST_DAY + timedelta(days=90)
+
+
+async def test_a_single_value_out_of_limits_alerts_by_name(world: World) -> None:
+    """A broken sensor would feed nonsense for a year before anybody heard."""
+    broken = NumericalSummary(count=1, out_of_limits=1, mean=94.0, minimum=94.0, maximum=94.0)
+    await world.window(knowledge(tide_spec()), 0, 0, 0.0, columns={"level": broken}, events=1, closed=False)
+    (alert,) = await world.events(AlertRaised)
+    assert (alert.kind, alert.subject, alert.value) == ("data-quality", "level", 1.0)
+    assert alert.message.startswith("1 value of level is outside the spec's limits")
+
+
+async def test_a_reference_that_cannot_be_read_is_said_once_and_stops_nothing(world: World) -> None:
+    """A damaged artefact of one model would silence drift for it, or monitoring for all."""
+    known = knowledge(tide_spec(), deployment(1, 1), (version(1, "champion", reference=claim("8")),))
+    await world.window(known, 0, 0, 0.0)
+    await world.window(known, 1, 1, 0.0)
+    (alert,) = await world.events(AlertRaised)
+    assert (alert.kind, alert.subject) == ("data-quality", "reference of version 1")
+
+
+async def observed_until_the_power_goes(world: World, known: Knowledge, placed: Placed) -> None:
+    """A sitting that is cut off after its work and before it is stored."""
+    async with world.store.sitting(MODEL, 8000) as sitting:
+        watch: ModelWatch = sitting.watch
+        watch.observe([placed], known, world.clock.now())
+        raise RuntimeError("the power went")
+
+
+async def test_a_sitting_that_fails_leaves_nothing_behind(world: World) -> None:
+    """Half a batch would be stored: counted, but never announced."""
+    known = on_trial()
+    await world.observe(known, compared(range(10)))
+    with pytest.raises(RuntimeError):
+        await observed_until_the_power_goes(world, known, Placed(LOG, 10, compared(range(10, 11))[0]))
+    world.clock.advance(2)
+    await world.observe(known, compared(range(10, 11)), 10)
+    assert (await world.events(ArmsCompared))[-1].examples == 11
