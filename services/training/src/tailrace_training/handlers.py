@@ -75,7 +75,7 @@ async def resume(log: Log, online: Online) -> Runs:
 async def _reopened(checkpoint: RevisionTrained, log: Log, online: Online) -> OnlineRun:
     try:
         data = await online.artefacts.get_artefact(checkpoint.artefact)
-        return online.learners.unseal(data, checkpoint, log)
+        return await asyncio.to_thread(online.learners.unseal, data, checkpoint, log)
     except (ArtefactError, ArtefactCorrupt, ObjectMissing) as error:
         raise CheckpointUnusable(
             f"online run {checkpoint.run_id} cannot resume from its revision {checkpoint.revision}, artefact "

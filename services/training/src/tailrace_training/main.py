@@ -2,18 +2,23 @@
 
 from tailrace_contracts import events as e
 from tailrace_runtime.service import main
-from tailrace_training import app
-from tailrace_training.consumers import BatchRole, OnlineRole, TopicsOut
+from tailrace_training import app, consumers
 
 ROLES: app.Roles = {
-    "online": ("labelled-examples", OnlineRole.learned),
-    "batch": ("training-requested", BatchRole.requested),
+    "online": ("labelled-examples", consumers.OnlineRole.learned),
+    "batch": ("training-requested", consumers.BatchRole.requested),
 }
-TOPICS_OUT: TopicsOut = {
+TOPICS_OUT: consumers.TopicsOut = {
     e.RevisionTrained: "revision-trained",
     e.CandidateTrained: "candidate-trained",
     e.TrainingProgressed: "training-progressed",
 }
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Run the service."""
     main(lambda: app.create_service(ROLES, TOPICS_OUT))
+
+
+if __name__ == "__main__":
+    run()

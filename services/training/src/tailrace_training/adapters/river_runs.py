@@ -1,16 +1,21 @@
-"""Online runs with river, in the signed envelope of `tailrace_models`."""
+"""Online runs with river, in the signed envelope of `tailrace_models`.
+
+river brings scipy along and takes a second to import: it is imported with the first run, in the caller's thread.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tailrace_contracts.events import RevisionTrained
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec, OnlineLearner
-from tailrace_models import RiverModel
 from tailrace_runtime.highwater import HighWater
 from tailrace_training.domain.metrics import Prequential
 from tailrace_training.domain.online import REMEMBERED, OnlineRun
+
+if TYPE_CHECKING:
+    from tailrace_models import RiverModel
 
 
 class RiverRuns:
@@ -21,6 +26,8 @@ class RiverRuns:
 
     def build(self, learner: OnlineLearner, spec: ModelSpec) -> RiverModel:
         """An untrained pipeline."""
+        from tailrace_models import RiverModel
+
         return RiverModel.build(learner, spec)
 
     def marks(self) -> HighWater:
@@ -29,12 +36,16 @@ class RiverRuns:
 
     def seal(self, run: OnlineRun) -> bytes:
         """The run as a signed envelope: equal runs give equal bytes."""
+        from tailrace_models import RiverModel
+
         if not isinstance(run.learner, RiverModel):
             raise TypeError(f"run {run.run_id} learns with {type(run.learner).__name__}, expected a RiverModel")
         return run.learner.to_envelope(self._key, {run.log: run.through}, _beside(run))
 
     def unseal(self, data: bytes, checkpoint: RevisionTrained, log: Log) -> OnlineRun:
         """The run in an envelope, ready to learn on. Raises tailrace_models.ArtefactError."""
+        from tailrace_models import RiverModel
+
         model, _, beside = RiverModel.from_envelope(data, self._key)
         marks = self.marks()
         marks.load(beside["marks"])
