@@ -136,12 +136,12 @@ class BatchLearner(_Part):
     """A torch network, trained anew on a slice of the log. Numbers are scaled, categories one-hot encoded."""
 
     kind: Literal["torch"] = "torch"
-    hidden: tuple[Annotated[int, Field(gt=0, le=4096)], ...] = (32, 16)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    epochs: int = Field(default=60, gt=0, le=10_000)
+    hidden: tuple[Annotated[int, Field(gt=0, le=4096)], ...] = (128,)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    epochs: int = Field(default=40, gt=0, le=10_000)
     batch_size: int = Field(default=128, gt=0)
-    learning_rate: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=1e-3, ge=0)
+    learning_rate: float = Field(default=0.02, gt=0, description="the highest of its one cycle")
+    weight_decay: float = Field(default=0.1, ge=0)
     seed: int = 7
     evaluation_share: Share = Field(default=0.1, description="the newest share of the examples, kept for evaluation")
     min_examples: int = Field(default=500, gt=1)
