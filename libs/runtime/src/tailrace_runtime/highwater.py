@@ -51,9 +51,12 @@ class HighWater:
         return True
 
     def dump(self) -> dict[str, Any]:
-        """The marks as plain JSON data, to be stored in one write with the state that they guard."""
-        marks = [[log.topic, log.partition, offset] for log, offset in sorted(self._marks.items())]
-        return {"marks": marks, "identities": [_plain(each) for each in self._identities]}
+        """Marks and identities as plain JSON data, to be stored in one write with the state that they guard."""
+        return {"marks": self.marks(), "identities": [_plain(each) for each in self._identities]}
+
+    def marks(self) -> list[list[Any]]:
+        """The marks alone, for readers that keep the identities with their records: topic, partition, offset."""
+        return [[log.topic, log.partition, offset] for log, offset in sorted(self._marks.items())]
 
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Become what was dumped."""

@@ -54,7 +54,7 @@ from tailrace_runtime.errors import (
     PoisonEvent,
     RetryLater,
 )
-from tailrace_runtime.kafka import UNREACHABLE, connection, unreachable
+from tailrace_runtime.kafka import UNREACHABLE, close, connection, knows_its_coordinator, unreachable
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.ownership import GaveWayError, Ownership
 from tailrace_runtime.producer import Publisher
@@ -73,6 +73,7 @@ _LAG_EVERY_SECONDS = 1.0
 _COMMIT_PATIENCE_SECONDS = 5.0
 _FENCED_TIMES = 3
 _FENCED_WITHIN_SECONDS = 60.0
+_WORTH_A_FETCH_BYTES = 65_536
 _NEVER_MS = 24 * 3600 * 1000
 _NOT_OURS = (
     CommitFailedError,
@@ -142,8 +143,8 @@ class ConsumeLoop:
 
     async def _until_stopped(self) -> None:
         while not self._stop.is_set():
-            await wait_for(self._settings, self._role.routes, part=self._part)
-            await until_available(self._part, unreachable(self._settings), self._connect, UNREACHABLE)
+            await wait_for(self._settings, self._role.routes, part=f"topics of {self._part}")
+            await until_available(f"broker of {self._part}", unreachable(self._settings), self._connect, UNREACHABLE)
             health.here().waiting(self._part, f"joining consumer group {self._group}")
             try:
                 await self._consume()
@@ -182,6 +183,7 @@ class ConsumeLoop:
             heartbeat_interval_ms=HEARTBEAT_SECONDS * 1000,
             max_poll_interval_ms=_NEVER_MS,  # /livez watches progress; a long batch is no reason to lose partitions
             rebalance_timeout_ms=int((role.revoke_seconds + 20) * 1000),
+            fetch_min_bytes=_WORTH_A_FETCH_BYTES,  # a trickle is gathered for max_wait_ms: fewer, fuller batches
             fetch_max_wait_ms=role.max_wait_ms,
             metadata_max_age_ms=60_000,
         )
@@ -191,7 +193,7 @@ class ConsumeLoop:
         try:
             await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await close(consumer)
             raise
 
     async def _leave(self) -> None:
@@ -202,7 +204,7 @@ class ConsumeLoop:
                 await self._release(owned)
         finally:
             self._ours.owned.clear()
-            await self._consumer.stop()
+            await close(self._consumer)
             self._metrics.gauge("tailrace_partitions_assigned", 0, role=self._role.name)
 
     # ------------------------------------------------------------ polling
@@ -242,6 +244,7 @@ class ConsumeLoop:
         if now >= self._next_lag:
             self._next_lag = now + _LAG_EVERY_SECONDS
             self._report_lag()
+            self._report_broker()
 
     # ------------------------------------------------------------ ownership
 
@@ -555,6 +558,14 @@ class ConsumeLoop:
             if newest is not None:
                 read = self._read.get(partition, newest)
                 self._metrics.gauge("tailrace_consumer_lag", max(newest - read, 0), **self._labels(partition))
+
+    def _report_broker(self) -> None:
+        """Not ready while the group's coordinator is away, even when there is nothing to read."""
+        part = f"broker of {self._part}"
+        if knows_its_coordinator(self._consumer):
+            health.here().ready(part)
+        else:
+            health.here().waiting(part, unreachable(self._settings))
 
     def _forget_lag(self, partition: TopicPartition) -> None:
         with suppress(KeyError):

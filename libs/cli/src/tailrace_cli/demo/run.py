@@ -72,7 +72,6 @@ async def weather(
             await until(
                 lambda: story.deployment is not None and story.deployment.champion is not None, "the first training"
             )
-            await until(lambda: _serves(story), "the online learner's first version")
             played = await player.play(live)
             await settle(watcher, lambda: len(story.joined) >= len(history) + played.answered, story)
             await until(
@@ -111,11 +110,6 @@ async def weather(
         windows=len(story.windows),
         problems=tuple(problems),
     )
-
-
-def _serves(story: Story) -> bool:
-    """Whether the online learner's version is in the deployment, so that the first played day already has its shadow."""
-    return any(version.continual and version.stage != "registered" for version in story.versions.values())
 
 
 def _progress(story: Story, player: Player, days: int) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
-import httpx
+import aiohttp
 
 from tailrace_cli.connection import CommandError, Connection
 from tailrace_cli.demo.datasets import Row
@@ -93,8 +94,7 @@ class Player:
     async def play(self, rows: Sequence[Row]) -> Played:
         """Play all rows; returns when every one is answered and labelled."""
         self.played.started = time.monotonic()
-        limits = httpx.Limits(max_connections=CONNECTIONS)
-        async with httpx.AsyncClient(base_url=self.connection.serving_url, limits=limits, timeout=30) as client:
+        async with aiohttp.ClientSession(self.connection.serving_url, timeout=aiohttp.ClientTimeout(30)) as client:
             room = asyncio.Semaphore(CONNECTIONS)
             async with asyncio.TaskGroup() as tasks:
                 for place, row in enumerate(rows):
@@ -127,31 +127,30 @@ class Player:
         await publish_label(self.publisher, self.spec, row)
         self.played.labelled += 1
 
-    async def _ask(self, client: httpx.AsyncClient, row: Row, done: Callable[[], None]) -> None:
+    async def _ask(self, client: aiohttp.ClientSession, row: Row, done: Callable[[], None]) -> None:
         try:
             self.played.asked += 1
-            response = await self._retried(
-                lambda: client.post(f"/v2/models/{self.spec.model}/infer", json=self._request(row))
-            )
-            if response.status_code != httpx.codes.OK:
-                self.played.failed.append(f"day {row.number}: {response.status_code} {response.text[:200]}")
+            status, text = await self._retried(client, row)
+            if status != HTTPStatus.OK:
+                self.played.failed.append(f"day {row.number}: {status} {text[:200]}")
             else:
                 self.played.answered += 1
         finally:
             done()
 
-    async def _retried(self, post: Callable[[], Awaitable[httpx.Response]], attempts: int = 5) -> httpx.Response:
-        """A restart of serving closes connections: ask again, under the same prediction id."""
-        for attempt in range(1, attempts):
-            try:
-                response = await post()
-            except httpx.TransportError:
-                await asyncio.sleep(0.2 * attempt)
-                continue
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                return response
+    async def _retried(self, client: aiohttp.ClientSession, row: Row, attempts: int = 5) -> tuple[int, str]:
+        """Ask, and ask again while serving restarts, under the same prediction id."""
+        path, request = f"/v2/models/{self.spec.model}/infer", self._request(row)
+        for attempt in range(attempts):
             await asyncio.sleep(0.2 * attempt)
-        return await post()
+            try:
+                async with client.post(path, json=request) as response:
+                    answer = response.status, await response.text()
+            except aiohttp.ClientError as error:
+                answer = 0, f"serving did not answer ({error})"
+            if answer[0] not in {0, HTTPStatus.SERVICE_UNAVAILABLE}:
+                break
+        return answer
 
     def _request(self, row: Row) -> dict[str, object]:
         return {

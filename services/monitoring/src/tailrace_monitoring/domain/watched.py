@@ -97,7 +97,7 @@ class ModelWatch:
         for placed in batch:
             if self._is_new_example(placed):
                 self._example(placed, knowledge, now)
-        self.state.marks = {name: seen.dump()["marks"] for name, seen in self._seen.items()}
+        self.state.marks = {name: seen.marks() for name, seen in self._seen.items()}
         self._close_cohorts(knowledge, now)
         self.publish(knowledge, now)
 
