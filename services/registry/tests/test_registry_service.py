@@ -65,7 +65,7 @@ class Deployment:
             await follower.start()
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind; pytest shows the processes' logs where the test failed."""
         for process in self._processes:
             if process.returncode is None:
                 process.kill()
@@ -73,6 +73,8 @@ class Deployment:
         for follower in self._followers:
             await follower.stop()
         await self._producer.stop()
+        for log in sorted(self._logs.glob("registry-*.log")):
+            print(log.name, log.read_text(), sep="\n")
 
     async def start(self, roles: str = "", instance: str = "0") -> asyncio.subprocess.Process:
         """A registry process; later ones with another instance name get a port of their own."""
@@ -111,7 +113,7 @@ class Deployment:
         def answers() -> list[AuditRecorded]:
             return [entry for entry in self.of(AuditRecorded) if entry.command_id == command_id]
 
-        return (await eventually(answers, seconds=40))[0]
+        return (await eventually(answers, seconds=60))[0]
 
     async def get(self, path: str) -> Any:
         """What the registry answers over HTTP."""
@@ -126,6 +128,16 @@ class Deployment:
             yield connection
         finally:
             await connection.close()
+
+    async def stored(self, table: str) -> None:
+        """Return once something stands in a table."""
+        async with self.database() as watch:
+
+            async def is_stored() -> bool:
+                exists = await watch.fetchval("select to_regclass($1) is not null", table)
+                return bool(exists and await watch.fetchval(f"select count(*) from {table}"))  # noqa: S608
+
+            await eventually(is_stored, seconds=60)
 
     async def champion_sequence(self) -> list[tuple[int, int | None]]:
         """Every deployment published, with its champion."""
@@ -161,9 +173,9 @@ async def test_whole_way_on_the_real_broker(registry: Deployment) -> None:
     await registry.tell("registry-commands", APPLY)
     assert (await registry.answered("apply")).outcome == "done"
     await registry.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
-    await eventually(lambda: len(registry.of(DeploymentChanged)) == 2)
+    await eventually(lambda: len(registry.of(DeploymentChanged)) == 2, seconds=60)
     await registry.tell("evaluations", a_comparison(2, 1, "better"), a_comparison(2, 1, "better", stage="canary"))
-    await eventually(lambda: len(registry.of(DeploymentChanged)) == 4)
+    await eventually(lambda: len(registry.of(DeploymentChanged)) == 4, seconds=60)
     assert await registry.champion_sequence() == [(1, 1), (2, 1), (3, 1), (4, 2)]
     await registry.tell("registry-commands", a_command(PromoteVersion(version=2), command_id="again"))
     assert (await registry.answered("again")).outcome == "refused"
@@ -189,11 +201,11 @@ async def test_killed_before_commit(registry: Deployment) -> None:
             async def waits_for_our_lock() -> bool:
                 return bool(await watch.fetchval("select count(*) from pg_locks where not granted"))
 
-            await eventually(waits_for_our_lock)
+            await eventually(waits_for_our_lock, seconds=60)
             await registry.kill(process)
         assert await watch.fetchval("select count(*) from versions") == 0
     await registry.start()
-    await eventually(lambda: registry.of(DeploymentChanged), seconds=40)
+    await eventually(lambda: registry.of(DeploymentChanged), seconds=60)
     assert await registry.champion_sequence() == [(1, 1)]
     registry.chain_is_whole_and_single()
 
@@ -202,21 +214,13 @@ async def test_killed_after_commit_before_relay(registry: Deployment) -> None:
     """A decision that is stored and was never published would leave serving with a champion that is none."""
     process = await registry.start(roles="decide")
     await registry.tell("registry-commands", APPLY)
+    await registry.stored("specs")
     await registry.tell("candidate-trained", a_candidate("a"))
-    async with registry.database() as watch:
-
-        async def is_stored() -> bool:
-            return bool(await watch.fetchval("select count(*) from versions"))
-
-        async def has_table() -> bool:
-            return bool(await watch.fetchval("select to_regclass('versions') is not null"))
-
-        await eventually(has_table)
-        await eventually(is_stored)
+    await registry.stored("versions")
     await registry.kill(process)
     assert registry.heard == []
     await registry.start()
-    await eventually(lambda: registry.of(DeploymentChanged), seconds=40)
+    await eventually(lambda: registry.of(DeploymentChanged), seconds=60)
     await registry.answered("apply")
     assert [event.spec_revision for event in registry.of(SpecApplied)] == [1]
     assert await registry.champion_sequence() == [(1, 1)]
@@ -229,17 +233,17 @@ async def test_killed_at_any_moment_under_load(registry: Deployment) -> None:
     await registry.tell("registry-commands", APPLY)
     await registry.answered("apply")
     for turn in range(3):
-        first = 2 + turn * 10
+        first = 2 + turn * 40
         commands = [
-            a_command(ApplySpec(spec=a_spec(owner=f"owner-{n}")), command_id=f"c-{n}") for n in range(first, first + 10)
+            a_command(ApplySpec(spec=a_spec(owner=f"owner-{n}")), command_id=f"c-{n}") for n in range(first, first + 40)
         ]
         await registry.tell("registry-commands", *commands)
         await eventually(lambda first=first: len(registry.of(SpecApplied)) >= first)  # type: ignore[misc]  # a late binding made early
         await registry.kill(process)
         process = await registry.start()
-    await registry.answered("c-31")
+    await registry.answered("c-121")
     revisions = {event.spec_revision: event.spec.owner for event in registry.of(SpecApplied)}
-    assert revisions == {1: "weather-team"} | {n: f"owner-{n}" for n in range(2, 32)}
+    assert revisions == {1: "weather-team"} | {n: f"owner-{n}" for n in range(2, 122)}
     registry.chain_is_whole_and_single()
 
 
@@ -251,6 +255,7 @@ async def test_second_process_takes_over(registry: Deployment) -> None:
     await registry.start(instance="1")
     await registry.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
     await registry.kill(first)
+    await eventually(lambda: len(registry.of(DeploymentChanged)) >= 2, seconds=60)
     await registry.tell("registry-commands", a_command(PromoteVersion(version=2), command_id="p"))
     assert (await registry.answered("p")).outcome == "done"
     assert {champion for _, champion in await registry.champion_sequence()} == {1, 2}
@@ -277,15 +282,15 @@ async def test_database_down_at_start_and_away_later(
             except httpx.ConnectError:
                 return False
 
-        await eventually(says_why)
+        await eventually(says_why, seconds=60)
         await asyncio.to_thread(server.start)
         await registry.answered("apply")
 
         await asyncio.to_thread(server.kill)
         await registry.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
-        await eventually(says_why)
+        await eventually(says_why, seconds=60)
         await asyncio.to_thread(server.start)
-        await eventually(lambda: len(registry.of(DeploymentChanged)) >= 2, seconds=40)
+        await eventually(lambda: len(registry.of(DeploymentChanged)) >= 2, seconds=60)
         assert await registry.champion_sequence() == [(1, 1), (2, 1)]
         assert process.returncode is None
         registry.chain_is_whole_and_single()

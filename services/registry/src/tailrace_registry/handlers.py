@@ -30,11 +30,11 @@ from tailrace_runtime.errors import PoisonEvent
 
 async def obey_command(issued: CommandIssued, entry: Entry, now: datetime) -> None:
     """Do what a person or a tool asks, or refuse; either way the audit entry with its id is the answer."""
-    if await entry.answered(issued.command_id):
-        return
     if isinstance(issued.command, ApplySpec):
         await entry.found(issued.model)
     model = await entry.model(issued.model)
+    if await entry.answered(issued.command_id):
+        return
     if model is not None:
         decision = obey(model, issued)
     elif isinstance(issued.command, ApplySpec):

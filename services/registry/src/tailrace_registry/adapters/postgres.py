@@ -1,8 +1,8 @@
 """The books in PostgreSQL.
 
 One record is one transaction: the inbox mark, the state, the audit entries and the events to be published are committed
-together. Rows are locked in one order (a model, then the end of the audit chain), so two processes wait for each other
-and never for ever. While the database is away every call raises RetryLater: the record stays in hand, uncommitted, and
+together. Rows are locked in one order (the record's log, a model, the end of the audit chain), so two
+processes wait for each other and never for ever. While the database is away every call raises RetryLater: the record stays in hand, uncommitted, and
 comes again; whatever was half done is undone by the database.
 """
 
@@ -169,22 +169,22 @@ class PostgresBooks:
 
 
 async def _applied(connection: Connection, record: Record) -> bool:
-    """Whether this record has been applied.
+    """Whether this record has been applied; its log stays locked until the end of the transaction.
 
     A topic that was deleted and made again counts from 0 again: an offset that is low but a record that is newer than
     the last one applied is not taken for the old one, and the handlers know a repeated fact by its identity anyway.
     """
-    sql = "select through_offset, timestamp_ms from applied where topic = $1 and partition = $2 for update"
+    sql = """
+        insert into applied (topic, partition) values ($1, $2)
+        on conflict (topic, partition) do update set topic = excluded.topic
+        returning through_offset, timestamp_ms
+    """
     last = await connection.fetchrow(sql, record.topic, record.partition)
-    return last is not None and record.offset <= last["through_offset"] and record.timestamp_ms <= last["timestamp_ms"]
+    return bool(record.offset <= last["through_offset"] and record.timestamp_ms <= last["timestamp_ms"])
 
 
 async def _mark(connection: Connection, record: Record) -> None:
-    sql = """
-        insert into applied (topic, partition, through_offset, timestamp_ms) values ($1, $2, $3, $4)
-        on conflict (topic, partition) do update
-        set through_offset = excluded.through_offset, timestamp_ms = excluded.timestamp_ms
-    """
+    sql = "update applied set through_offset = $3, timestamp_ms = $4 where topic = $1 and partition = $2"
     await connection.execute(sql, record.topic, record.partition, record.offset, record.timestamp_ms)
 
 

@@ -66,8 +66,8 @@ create index evidence_by_time on evidence (model, said_at);
 create table applied (
     topic          text not null,
     partition      integer not null,
-    through_offset bigint not null,
-    timestamp_ms   bigint not null,
+    through_offset bigint not null default -1,
+    timestamp_ms   bigint not null default -1,
     primary key (topic, partition)
 );
 
