@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tailrace_local import ProcessId, StartFailed
+from tailrace_local import FolderInUse, ProcessId, StartFailed
 from tailrace_local.process import Process, start, stop_together, wait_until
 
 STUBBORN = (
@@ -198,3 +198,14 @@ def test_a_process_id_that_was_used_again_is_left_alone(tmp_path: Path, started:
     mistaken.signal(signal.SIGKILL)
     assert not mistaken.alive()
     assert process.alive()
+
+
+def test_a_lock_is_held_while_the_program_or_a_child_of_it_lives(tmp_path: Path, started: list[Process]) -> None:
+    """A second server would be let onto the data that the first one is still writing."""
+    lock = tmp_path / ".running"
+    first = start("family", python(FAMILY), log=tmp_path / "log", lock=lock)
+    started.append(first)
+    with pytest.raises(FolderInUse, match=f"{tmp_path} is in use by another running family"):
+        start("family", python(FAMILY), log=tmp_path / "log2", lock=lock, detached=True)
+    first.kill()
+    started.append(start("family", python(FAMILY), log=tmp_path / "log2", lock=lock, detached=True))

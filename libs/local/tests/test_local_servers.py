@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tailrace_local import EmbeddedKafka, EmbeddedPostgres, LocalError, NoSpace, PortInUse, ProcessId, StartFailed
+from tailrace_local import EmbeddedKafka, EmbeddedPostgres, FolderInUse, NoSpace, PortInUse, ProcessId, StartFailed
 from tailrace_local.kafka import serves
 from tailrace_local.ports import port_is_free
 from tailrace_local.postgres import forget_dead_server, program
@@ -62,15 +62,15 @@ def test_starting_a_running_server_changes_nothing(kafka: EmbeddedKafka, postgre
 
 
 def test_a_second_broker_on_the_same_folder_is_refused(kafka: EmbeddedKafka) -> None:
-    """Two brokers would write one log and destroy it."""
-    with pytest.raises(LocalError, match="in use by another running Kafka"):
+    """Two brokers would write one metadata log and destroy it."""
+    with pytest.raises(FolderInUse, match="is in use by another running kafka; stop that one or use another folder"):
         EmbeddedKafka(kafka.folder, heap_megabytes=256).start()
     assert serves(int(kafka.bootstrap.split(":")[1]))
 
 
 def test_a_second_database_server_on_the_same_folder_is_refused(postgres: EmbeddedPostgres) -> None:
     """Two servers would write one database and destroy it."""
-    with pytest.raises(LocalError, match="in use by another running PostgreSQL"):
+    with pytest.raises(FolderInUse, match="is in use by another running PostgreSQL"):
         EmbeddedPostgres(postgres.folder).start()
     assert sql(postgres, "SELECT 1") == "1"
 

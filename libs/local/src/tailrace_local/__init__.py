@@ -4,7 +4,7 @@
 the servers and the services of a home; `down` stops what another command has left running there.
 """
 
-from tailrace_local.errors import LocalError, NoSpace, PortInUse, StartFailed
+from tailrace_local.errors import FolderInUse, LocalError, NoSpace, PortInUse, StartFailed
 from tailrace_local.home import Home, Running, down
 from tailrace_local.kafka import EmbeddedKafka
 from tailrace_local.ports import free_port
@@ -16,6 +16,7 @@ from tailrace_local.supervisor import Supervisor
 __all__ = [
     "EmbeddedKafka",
     "EmbeddedPostgres",
+    "FolderInUse",
     "Home",
     "LocalError",
     "NoSpace",

@@ -9,6 +9,10 @@ class PortInUse(LocalError):  # noqa: N818 - named for the state, as people say 
     """Another process listens on the wanted port."""
 
 
+class FolderInUse(LocalError):  # noqa: N818 - named for the state, as people say it
+    """Another running server has this data folder."""
+
+
 class NoSpace(LocalError):  # noqa: N818 - named for the state, as people say it
     """A folder cannot be written, or its file system has too little space left."""
 

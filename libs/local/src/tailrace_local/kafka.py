@@ -34,7 +34,6 @@ _JVM = (
     "-Dfile.encoding=UTF-8",
 )
 _PORT_TAKEN = ("Address already in use", "SocketServer failed to bind", "Socket server failed to bind")
-_IN_USE = "Failed to acquire lock on file .lock"
 
 
 class EmbeddedKafka:
@@ -87,6 +86,7 @@ class EmbeddedKafka:
 
         Raises:
             NoSpace: the folder cannot be written or has too little space left.
+            FolderInUse: another broker runs on this folder.
             PortInUse: the wanted port is taken.
             StartFailed: it ended or was not ready in time; the message has its last log lines.
             LocalError: the jars could not be fetched.
@@ -156,6 +156,7 @@ class EmbeddedKafka:
             log=self._log,
             detached=self._detached,
             cwd=self.folder,
+            lock=self.folder / ".running",  # Kafka's own lock comes too late: by then the metadata log is damaged
         )
         try:
             self._wait(self.process)
@@ -171,8 +172,6 @@ class EmbeddedKafka:
         said = running.last_lines(60)
         if any(words in said for words in _PORT_TAKEN):
             raise PortInUse(f"Kafka cannot listen on {HOST}:{port}, another process took it; choose another port")
-        if _IN_USE in said:
-            raise LocalError(f"{self.folder} is in use by another running Kafka; stop that one or use another folder")
         what = f"was not ready within {self._start_seconds:.0f} s" if running.alive() else "ended while it started"
         raise StartFailed(f"Kafka {what}; the end of {running.log}:\n{running.last_lines()}")
 
@@ -259,13 +258,22 @@ appender.console.layout.pattern = %d %p %m (%c{1})%n
 
 def _format(jars: Sequence[Path], config: Path, logging: Path) -> None:
     """Writes the node's identity into its data folder; a half-written one from a killed first start is replaced."""
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    storage = ("kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", config)
+    storage = ("kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id(uuid.uuid4()), "-c", config)
     done = subprocess.run(  # noqa: S603 - our own command
         java(jars, 128, logging, *storage), capture_output=True, text=True, check=False, timeout=60
     )
     if done.returncode != 0:
         raise StartFailed(f"Kafka's data folder could not be prepared: {(done.stderr or done.stdout).strip()}")
+
+
+def cluster_id(number: uuid.UUID) -> str:
+    """A cluster's id in Kafka's form, 22 characters, the first a letter: a `-` would be taken for an option.
+
+    >>> cluster_id(uuid.UUID(int=2**128 - 1))
+    'f____________________w'
+    """
+    first, rest = number.bytes[0] & 0x7F, number.bytes[1:]
+    return urlsafe_b64encode(bytes([first]) + rest).decode().rstrip("=")
 
 
 def serves(port: int, host: str = HOST) -> bool:

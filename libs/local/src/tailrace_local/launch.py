@@ -10,13 +10,17 @@ library and costs about 20 ms and 8 MB. Two ways:
   so killing the guard takes the program along.
 - detached: the program becomes a process of its own, in its own session, and nobody watches it.
 
+A program may come with a lock file, which it holds by an inherited file descriptor for as long as it or any child of it
+lives; while another program holds that lock, it is not started.
+
 Before the program starts, the guard may drop root for another user (PostgreSQL refuses to run as root). Where that user
 cannot enter the folders on the way to the program or its data, it keeps one Linux capability, CAP_DAC_OVERRIDE, to do so.
 
-What happened is reported on one pipe: the program's process id, and a reason when it could not be started.
+What happened is reported on one pipe: the program's process id and a reason when it could not be started, or `locked`.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -34,11 +38,30 @@ _CAPABILITY_VERSION_3 = 0x20080522
 def main(spec: dict[str, Any]) -> int:
     """Starts the program that `spec` describes; returns the exit code of this process.
 
-    The fields of `spec`: `command`, `report_fd`, `parent`, `guarded`, `stop_signal`, `grace_seconds`, `user` (uid and
-    gid, or null) and `enter_any_folder`.
+    The fields of `spec`: `command`, `report_fd`, `parent`, `guarded`, `stop_signal`, `grace_seconds`, `lock` (a path or
+    null), `user` (uid and gid, or null) and `enter_any_folder`.
     """
     os.set_inheritable(spec["report_fd"], False)  # noqa: FBT003 - the function takes it by position only
+    if spec["lock"] is not None and not hold(spec["lock"]):
+        os.write(spec["report_fd"], b"locked\n")
+        return 1
     return guard(spec) if spec["guarded"] else detach(spec)
+
+
+def hold(path: str, seconds: float = 2.0) -> bool:
+    """Takes the lock for this process and all that come from it; False while another still has it after that time."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003 - the function takes it by position only
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def detach(spec: dict[str, Any]) -> int:

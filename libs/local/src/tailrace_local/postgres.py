@@ -21,7 +21,7 @@ import psutil
 
 from tailrace_local import process
 from tailrace_local.disk import require_space
-from tailrace_local.errors import LocalError, PortInUse, StartFailed
+from tailrace_local.errors import FolderInUse, LocalError, PortInUse, StartFailed
 from tailrace_local.lock import locked
 from tailrace_local.ports import HOST, claim_port, free_port
 from tailrace_local.process import Process, ProcessId, RunAs, wait_until
@@ -97,7 +97,8 @@ class EmbeddedPostgres:
             NoSpace: the folder cannot be written or has too little space left.
             PortInUse: the wanted port is taken.
             StartFailed: it ended or was not ready in time; the message has its last log lines.
-            LocalError: another server runs on this data, or root cannot run it here.
+            FolderInUse: another server runs on this folder.
+            LocalError: root cannot run it here.
         """
         if self.process is not None and self.process.alive():
             return
@@ -189,6 +190,7 @@ class EmbeddedPostgres:
             log=self._log,
             detached=self._detached,
             stop_signal=signal.SIGINT,  # "fast": open connections are closed
+            lock=self.folder / ".running",
             run_as=run_as,
         )
         try:
@@ -269,7 +271,7 @@ def forget_dead_server(data: Path) -> None:
     """Removes the pid file of a server that is gone, even when its process id now belongs to another program.
 
     Raises:
-        LocalError: the server named there runs.
+        FolderInUse: the server named there runs.
     """
     pid_file = data / "postmaster.pid"
     try:
@@ -279,7 +281,7 @@ def forget_dead_server(data: Path) -> None:
     try:
         running = psutil.Process(pid)
         if running.name() == "postgres" and running.status() != psutil.STATUS_ZOMBIE and str(data) in running.cmdline():
-            raise LocalError(f"{data} is in use by another running PostgreSQL (process {pid}); stop that one first")
+            raise FolderInUse(f"{data} is in use by another running PostgreSQL (process {pid}); stop that one first")
     except psutil.Error:
         pass
     pid_file.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tailrace_local import launch
-from tailrace_local.errors import StartFailed
+from tailrace_local.errors import FolderInUse, StartFailed
 
 _LOG_LIMIT_BYTES = 5_000_000
 _SAME_START_SECONDS = 2.0  # the clock that start times are counted from may be corrected while a process runs
@@ -115,12 +115,13 @@ class Process:
 
     def kill(self) -> None:
         """Ends the program at once, without a chance to save anything."""
-        if self.guard is not None:
-            self._tell_guard(b"K")
-            self._guard_ended(2.0)
-            self._forget_guard()
-        self.id.signal(signal.SIGKILL)
+        self._tell_guard(b"K")
+        self.id.signal(signal.SIGKILL)  # itself too, in case the guard is slow or gone
+        if self.guard is not None and not self._guard_ended(5.0):
+            self.guard.kill()
+            self.guard.wait()
         wait_until(lambda: not self.id.alive(), 5.0)
+        self._forget_guard()
 
     def last_lines(self, count: int = 15) -> str:
         """The end of what the program has written to its log since it started."""
@@ -160,6 +161,7 @@ def start(
     detached: bool = False,
     stop_signal: int = signal.SIGTERM,
     grace_seconds: float = 10.0,
+    lock: Path | None = None,
     run_as: RunAs | None = None,
 ) -> Process:
     """Starts a program whose output goes to `log`.
@@ -173,9 +175,11 @@ def start(
         detached: False: it dies with this process, however that ends; True: it lives on until it is stopped.
         stop_signal: what asks it to end (PostgreSQL wants SIGINT).
         grace_seconds: how long it may take to end before it is killed.
+        lock: a file that the program keeps locked while it or a child of it lives.
         run_as: another user, when this process is root.
 
     Raises:
+        FolderInUse: another program holds the lock.
         StartFailed: the program cannot be started at all.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -189,6 +193,7 @@ def start(
         "guarded": not detached,
         "stop_signal": int(stop_signal),
         "grace_seconds": grace_seconds,
+        "lock": None if lock is None else str(lock),
         "user": None if run_as is None else [run_as.uid, run_as.gid],
         "enter_any_folder": run_as is not None and run_as.enter_any_folder,
     }
@@ -213,6 +218,8 @@ def start(
         guard.wait()
     if problem or not said.isdigit():
         _close(guard)
+        if said == "locked" and lock is not None:
+            raise FolderInUse(f"{lock.parent} is in use by another running {name}; stop that one or use another folder")
         raise StartFailed(f"{name} could not be started: {problem or said or 'see ' + str(log)}")
     return Process(
         name=name,
