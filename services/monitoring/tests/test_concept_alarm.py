@@ -52,9 +52,16 @@ def test_an_error_rate_that_falls_or_stays_is_no_alarm(kind: str) -> None:
     assert not list(sounded(alarm_of(kind), errors(0.2, 6000, seed=4)))
 
 
-def test_few_examples_are_no_alarm() -> None:
-    """The first unlucky predictions of a new champion would be called a drift."""
+def test_few_examples_are_no_alarm_until_there_are_enough() -> None:
+    """The first unlucky predictions of a champion would be called a drift, or an early drift would never be."""
     assert not list(sounded(alarm_of(), errors(0.0, 90) + errors(1.0, 100)))
+    (found,) = sounded(alarm_of(), errors(0.0, 90) + errors(1.0, 120))
+    assert (found.since, found.at) == (91, 200)
+
+
+def test_an_early_rise_that_passed_is_forgotten() -> None:
+    """A short spell of bad luck long ago would be raised as an alert much later."""
+    assert not list(sounded(alarm_of(), errors(0.9, 60) + errors(0.1, 2000)))
 
 
 @pytest.mark.parametrize("kind", DETECTORS)

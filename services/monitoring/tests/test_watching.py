@@ -175,11 +175,10 @@ async def test_comparisons_are_published_once_a_second_and_a_new_verdict_at_once
 async def test_what_waited_for_its_second_is_published_without_another_example(world: World) -> None:
     """The last comparison before a quiet night would be missing until morning."""
     known = on_trial()
-    if isinstance(world.store, MemoryWatches):
-        pytest.skip("the fake store keeps no memory between sittings, so nothing ever waits")
     await world.observe(known, compared(range(5)))
     await world.observe(known, compared(range(5, 6)), 5)
-    assert (await world.events(ArmsCompared))[-1].examples == 5
+    if isinstance(world.store, PostgresWatches):  # the fake keeps no memory between sittings and publishes at once
+        assert (await world.events(ArmsCompared))[-1].examples == 5
     world.clock.advance(1.1)
     assert not await let_time_pass(MODEL, known, world.watchers)
     assert (await world.events(ArmsCompared))[-1].examples == 6

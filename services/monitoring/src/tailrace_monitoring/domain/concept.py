@@ -4,7 +4,8 @@ A detector says *that* the error rate has risen. It is of a library with native 
 data, so the alarm keeps the errors themselves, since its last reset, and a restart builds the detector again by
 replaying them: the same bits in the same order give the same detector. To bound the replay, at `LONGEST` errors the
 alarm forgets all but the newest `KEPT` and replays those on the spot: a process that lives on and one that restarts
-do exactly the same, so both raise the same alerts.
+do exactly the same, so both raise the same alerts. A rise that is found before there are enough errors to judge is
+remembered, and judged when there are.
 
 *Since when* is another question, which a detector's own window answers badly (ADWIN drops whole buckets). It is
 answered by the most likely single change point of a Bernoulli sequence: the split that maximises the likelihood ratio
@@ -80,15 +81,16 @@ class ErrorAlarm:
         self._numbers: list[int] = []
         self._errors: list[int] = []
         self._detector = make()
+        self._risen = False
 
     def replay(self, errors: Iterable[tuple[int, int]]) -> None:
         """Become what one gets by observing these (number, error) pairs, whatever alarms that raised at the time."""
-        self._detector = self._make()
+        self._detector, self._risen = self._make(), False
         pairs = list(errors)
         self._numbers = [number for number, _ in pairs]
         self._errors = [error for _, error in pairs]
         for error in self._errors:
-            self._detector.update(error)
+            self._risen |= self._detector.update(error)
 
     @property
     def start(self) -> int | None:
@@ -102,19 +104,21 @@ class ErrorAlarm:
         if len(self._errors) >= LONGEST:
             self.replay(zip(self._numbers[-KEPT:], self._errors[-KEPT:], strict=True))
             return None
-        rose = self._detector.update(error)
-        if not rose or len(self._errors) < self._min_examples:
+        self._risen |= self._detector.update(error)
+        if not self._risen or len(self._errors) < self._min_examples:
             return None
-        alarm = self._alarm(number)
+        place, self._risen = change_point(self._errors), False
+        if not place:
+            return None
+        alarm = self._alarm(place, number)
         self.replay(())
         return alarm
 
-    def _alarm(self, at: int) -> Alarm:
-        place = change_point(self._errors)
+    def _alarm(self, place: int, at: int) -> Alarm:
         before, after = self._errors[:place], self._errors[place:]
         return Alarm(
             since=self._numbers[place],
             at=at,
-            before=sum(before) / len(before) if before else 0.0,
+            before=sum(before) / len(before),
             after=sum(after) / len(after),
         )
