@@ -1,6 +1,6 @@
 """How many single-row questions one serving process answers in a second, and how fast, over HTTP keep-alive.
 
-    python services/serving/tests/benchmarks/serving_http.py --bootstrap 127.0.0.1:9092 [--shadow]
+    uv run python -m tests.benchmarks.serving_http --bootstrap 127.0.0.1:9092 [--shadow]
 
 The process is the real one (`python -m tailrace_serving.main`), with eight features, an ONNX champion and, with
 `--shadow`, a river shadow; it publishes every answer to the broker given. It is held to the machine's first core where
@@ -23,10 +23,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from test_serving_live import KEY, Site, free_port, network, until_ready
-
+from services.serving.tests.test_serving_live import KEY, Site, free_port, network, until_ready
 from tailrace_contracts import ModelSpec, parse_spec
 from tailrace_contracts.spec import OnlineLearner
 from tailrace_models import ONNX, RIVER, RiverModel
