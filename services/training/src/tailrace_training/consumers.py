@@ -26,6 +26,7 @@ from tailrace_runtime.consumer import Outcome, Parked, Stateless
 from tailrace_runtime.errors import RetryLater
 from tailrace_runtime.records import Outgoing, Record, outgoing
 from tailrace_training.domain.online import OnlineRun
+from tailrace_training.errors import TrainingStuck
 from tailrace_training.handlers import (
     Online,
     Runs,
@@ -197,16 +198,20 @@ class BatchRole(Stateless):
                 candidate = await train(asked.request, self._batch, lambda told: self._tell(asked, told))
                 asked.said += [candidate] if candidate is not None else []
                 asked.done = True
+                seconds = round(self._monotonic() - began, 2)
+                log.info("training over", run_id=asked.request.run_id, offered=candidate is not None, seconds=seconds)
             except RetryLater as later:
-                if self._monotonic() - began > self._retry_limit_seconds:
-                    raise
+                waited = self._monotonic() - began
+                if waited > self._retry_limit_seconds:
+                    raise TrainingStuck(f"run {asked.request.run_id} stopped after {waited:.0f} s: {later}") from later
                 log.warning("training put off", run_id=asked.request.run_id, reason=later.reason)
                 await asyncio.sleep(later.after_seconds)
 
     def _tell(self, asked: _Asked, told: TrainingProgressed) -> None:
         """Keep an event for the next tick. Of the many of stage `training`, one in a while is enough."""
-        now = self._monotonic()
-        if told.stage == "training" and now - self._told_at < self._progress_seconds:
-            return
-        self._told_at = now
+        if told.stage == "training":
+            now = self._monotonic()
+            if now - self._told_at < self._progress_seconds:
+                return
+            self._told_at = now
         asked.said.append(told)

@@ -11,3 +11,7 @@ class CheckpointUnusable(TailraceError):  # noqa: N818  # named for what is true
 
 class TrainerDied(TailraceError):  # noqa: N818  # named for what happened
     """The trainer process ended in the middle of a job."""
+
+
+class TrainingStuck(TailraceError):  # noqa: N818  # named for what is true
+    """What a training needs has been away for too long. The service stops; its request stays, and comes again."""

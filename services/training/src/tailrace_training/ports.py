@@ -73,6 +73,10 @@ class RunFiles(Protocol):
         """Keep or replace the file."""
         ...
 
+    async def remove(self, run_id: str, name: str) -> None:
+        """Let the file go, if it is there."""
+        ...
+
 
 class OnlineLearners(Protocol):
     """How online learners are made, written and read."""
@@ -118,5 +122,9 @@ class Trainer(Protocol):
         ...
 
     async def result(self, run_id: str) -> tuple[bytes, bytes]:
-        """The finished job's ONNX graph and safetensors, once; the job's files are gone afterwards."""
+        """The finished job's ONNX graph and safetensors."""
+        ...
+
+    async def forget(self, run_id: str) -> None:
+        """The run is over: let its job's files go."""
         ...

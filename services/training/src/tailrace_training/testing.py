@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from tailrace_contracts.events import ClaimCheck, ExampleLabelled, FeatureValue, RevisionTrained, SpecApplied
@@ -11,6 +11,9 @@ from tailrace_contracts.ranges import Log, LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_runtime.errors import ObjectMissing, RangeUnavailable
 from tailrace_runtime.records import Record
+from tailrace_training.domain.jobs import CHECKPOINT, Job, Said
+from tailrace_training.errors import TrainerDied
+from tailrace_training.ports import Matrix, RunFiles
 
 TOPIC = "labelled-examples"
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -56,6 +59,49 @@ class MemoryRunFiles:
     async def write(self, run_id: str, name: str, data: bytes) -> None:
         """Keep or replace the file."""
         self.kept[run_id, name] = data
+
+    async def remove(self, run_id: str, name: str) -> None:
+        """Let the file go, if it is there."""
+        self.kept.pop((run_id, name), None)
+
+
+class ScriptedTrainer:
+    """A trainer that says what the test wrote down, and gives fixed bytes. It remembers the jobs it was given.
+
+    Each training takes the next of `deaths`: a number of deaths to die of before it finishes.
+    """
+
+    def __init__(self, said: Iterable[Said] = (), deaths: Iterable[int] = ()) -> None:
+        self.said = [*said] or [
+            Said(stage="training", epoch=1, epochs=2, loss=0.5, checkpoint=True),
+            Said(stage="evaluating", epoch=1, epochs=2),
+            Said(stage="exporting", epoch=2, epochs=2),
+            Said(stage="finished", epoch=2, epochs=2, metrics={"accuracy": 0.9}),
+        ]
+        self.jobs: list[tuple[Job, Matrix, Matrix]] = []
+        self.forgotten: list[str] = []
+        self._deaths = list(deaths)
+
+    def warm_up(self) -> None:
+        """Nothing to get ready."""
+
+    async def train(self, job: Job, features: Matrix, labels: Matrix, files: RunFiles) -> AsyncGenerator[Said]:
+        """Say the script, unless death comes first."""
+        self.jobs.append((job, features, labels))
+        await files.write(job.run_id, CHECKPOINT, b"weights so far")
+        if self._deaths and self._deaths[0]:
+            self._deaths[0] -= 1
+            raise TrainerDied("the trainer ended with exit code -9 while it trained")
+        for each in self.said:
+            yield each
+
+    async def result(self, run_id: str) -> tuple[bytes, bytes]:
+        """Fixed bytes."""
+        return f"graph of {run_id}".encode(), f"weights of {run_id}".encode()
+
+    async def forget(self, run_id: str) -> None:
+        """Remember that the run is over."""
+        self.forgotten.append(run_id)
 
 
 class KnownSpecs:
@@ -108,7 +154,6 @@ class ListedLogs:
     def __init__(self, records: Iterable[Record], begins: Mapping[Log, int] | None = None) -> None:
         self.records = list(records)
         self.begins = dict(begins or {})
-        self.read_ranges: list[LogRanges] = []
 
     async def bounds(self) -> Mapping[Log, tuple[int, int]]:
         """First and next offset of each log."""
@@ -119,8 +164,10 @@ class ListedLogs:
 
     async def read(self, ranges: LogRanges) -> AsyncIterator[list[Record]]:
         """The records of these ranges, a few at a time. Raises RangeUnavailable."""
-        self.read_ranges.append(ranges)
+        ends = {log: end for log, (_, end) in (await self.bounds()).items()}
         for each in ranges:
+            if each.through_offset >= ends.get(each.log, 0):
+                raise RangeUnavailable(f"{each} goes beyond the log, which ends before offset {ends.get(each.log, 0)}")
             if each.from_offset < self.begins.get(each.log, 0):
                 raise RangeUnavailable(f"{each} is neither in Kafka nor in the archive")
             found = [record for record in self.records if record.log == each.log and record.offset in each]

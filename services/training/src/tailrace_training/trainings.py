@@ -36,7 +36,7 @@ from tailrace_runtime.records import Record
 from tailrace_statistics.reference import MEDIA_TYPE as REFERENCE
 from tailrace_statistics.reference import Reference
 from tailrace_training.domain.datasets import Example, Untrainable, check, distinct, held_out
-from tailrace_training.domain.jobs import Job, Said
+from tailrace_training.domain.jobs import CHECKPOINT, Job, Said
 from tailrace_training.domain.newest import Search, Sighting
 from tailrace_training.domain.plans import Plan
 from tailrace_training.errors import TrainerDied
@@ -73,11 +73,14 @@ async def train(request: TrainingRequested, batch: Batch, tell: Tell) -> Candida
     if kept is not None:
         run.tell("finished", message="already trained")
         return CandidateTrained.model_validate_json(kept)
+    candidate = None
     try:
-        return await run.through()
+        candidate = await run.through()
     except (Untrainable, RangeUnavailable) as problem:
         run.tell("failed", message=str(problem))
-        return None
+    await batch.files.remove(request.run_id, CHECKPOINT)
+    await batch.trainer.forget(request.run_id)
+    return candidate
 
 
 class _Run:

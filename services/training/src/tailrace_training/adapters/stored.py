@@ -1,4 +1,4 @@
-"""What training keeps in the object store: artefacts, and small files of batch runs under `training/<run id>/`."""
+"""What training keeps in the object store beside artefacts: a batch run's files, under `training/<run id>/`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ class StoredRunFiles:
     async def write(self, run_id: str, name: str, data: bytes) -> None:
         """Keep or replace the file."""
         await self._objects.put(_key(run_id, name), data)
+
+    async def remove(self, run_id: str, name: str) -> None:
+        """Let the file go, if it is there."""
+        await self._objects.delete(_key(run_id, name))
 
 
 def _key(run_id: str, name: str) -> str:

@@ -63,7 +63,7 @@ class TrainerProcess:
         self._not_idle()
         folder = self._of(job.run_id)
         kept = await files.read(job.run_id, CHECKPOINT)
-        await asyncio.to_thread(_lay_out, job, features, labels, folder, kept)
+        await asyncio.to_thread(lay_out, job, features, labels, folder, kept)
         assert self._process is not None  # noqa: S101  # warm_up made it
         process = await self._process
         over = False
@@ -78,12 +78,14 @@ class TrainerProcess:
                 await self.stop()
             self._when_idle()
 
+    async def forget(self, run_id: str) -> None:
+        """Throw the job's files away."""
+        await asyncio.to_thread(shutil.rmtree, self._of(run_id), ignore_errors=True)
+
     async def result(self, run_id: str) -> tuple[bytes, bytes]:
-        """The finished job's ONNX graph and safetensors, once: the job's folder is gone afterwards."""
+        """The finished job's ONNX graph and safetensors."""
         folder = self._of(run_id)
-        found = (folder / ONNX_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes()
-        shutil.rmtree(folder)
-        return found
+        return (folder / ONNX_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes()
 
     def _of(self, run_id: str) -> Path:
         return self._folder / quote(run_id, safe="").replace(".", "%2E")
@@ -99,14 +101,15 @@ class TrainerProcess:
 
     def _let_go(self) -> None:
         """Close the trainer's input: it ends by itself."""
+        if self._process is not None and not self._process.done():
+            self._when_idle()
+            return
         started, self._process = self._process, None
-        if started is not None and started.done() and started.exception() is None:
-            process = started.result()
-            if process.stdin is not None:
-                process.stdin.close()
+        if started is not None and started.exception() is None and (stdin := started.result().stdin) is not None:
+            stdin.close()
 
 
-def _lay_out(job: Job, features: Matrix, labels: Matrix, folder: Path, checkpoint: bytes | None) -> None:
+def lay_out(job: Job, features: Matrix, labels: Matrix, folder: Path, checkpoint: bytes | None = None) -> None:
     """The job's files. A checkpoint that lies there from before is at least as new as the one that was kept."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"features": features, "labels": labels}, folder / EXAMPLES)
