@@ -53,7 +53,7 @@ async def console(kafka: Broker, database: str, tmp_path: Path) -> AsyncIterator
     settings = MonitoringSettings(
         kafka_bootstrap=kafka.bootstrap,
         topic_prefix=kafka.unique("console") + "-",
-        database_url=database,  # type: ignore[arg-type]  # pydantic makes it a secret
+        database_url=database,
         object_store=f"file://{tmp_path}",
         port=0,
     )
