@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tailrace_contracts.events import EventParked, decode
+from tailrace_contracts.events import EventParked, LabelGiven, decode
 from tailrace_contracts.ranges import Log
 from tailrace_runtime.consumer import BatchHandler, ConsumerRole, DeadLetterLimit, Outcome, Parked, Stateless, each
 from tailrace_runtime.deadletters import original
@@ -16,7 +17,7 @@ from tailrace_runtime.health import Health, installed
 from tailrace_runtime.loop import ConsumeLoop
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.producer import Producer
-from tailrace_runtime.records import Outgoing, Record
+from tailrace_runtime.records import Outgoing, Record, outgoing
 from tailrace_runtime.settings import ServiceSettings
 from tailrace_runtime.topics import wait_for
 from tailrace_testing.polling import eventually
@@ -137,6 +138,40 @@ async def test_emitted_records_are_published(deployment: Deployment) -> None:
             await eventually(lambda: _count(settings, "labels", 60))
     sources = {record.value: record.partition for record in await read(settings, "predictions")}
     assert {record.value: record.partition for record in await read(settings, "labels")} == sources
+
+
+async def test_a_trace_goes_on_over_a_hop(deployment: Deployment) -> None:
+    """One inference could not be followed from the gateway to the learner."""
+    settings = await deployment("predictions", "labels")
+    trace = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+
+    async def label(record: Record) -> Iterable[Outgoing]:
+        moment = datetime(2025, 1, 1, tzinfo=UTC)
+        event = LabelGiven(prediction_id=str(record.offset), model="rain", time=moment, label=1)
+        return [outgoing(event, "labels", "k")]
+
+    async with producing(settings) as producer:
+        await producer.send_all(
+            [Outgoing("predictions", b"x", partition=0, headers=(trace,)), Outgoing("predictions", b"y", partition=0)]
+        )
+        async with running(ConsumerRole("r", {"predictions": each(label)}), settings, producer):
+            await eventually(lambda: _count(settings, "labels", 2))
+    traced, untraced = sorted(await read(settings, "labels"), key=lambda record: record.offset)
+    assert trace in traced.headers
+    assert untraced.header("traceparent") is None
+
+
+async def test_the_largest_poison_fits_into_the_dead_letters(deployment: Deployment) -> None:
+    """One large broken event would stop its partition, because it could not be parked either."""
+    settings = await deployment("predictions", "dead-letters")
+
+    async def refuse(_: Record) -> Iterable[Outgoing]:
+        raise PoisonEvent("too-odd", "no")
+
+    async with producing(settings) as producer:
+        await producer.send_all([Outgoing("predictions", bytes(1_048_000), b"k")])
+        async with running(ConsumerRole("r", {"predictions": each(refuse)}), settings, producer):
+            await eventually(lambda: _count(settings, "dead-letters", 1))
 
 
 async def _count(settings: ServiceSettings, topic: str, wanted: int) -> bool:
@@ -332,7 +367,7 @@ async def test_missing_topics_are_waited_for_by_name(settings: ServiceSettings, 
         async with producing(settings) as producer, running(role, settings, producer):
 
             def reason() -> str:
-                return str(health.readiness()[1]["waiting"].get("role r", ""))
+                return str(health.readiness()[1]["waiting"].get("topics of role r", ""))
 
             await eventually(lambda: f"do not exist yet: {settings.topic_prefix}predictions" in reason())
             await deployment("predictions")

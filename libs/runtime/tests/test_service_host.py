@@ -16,12 +16,16 @@ from fastapi import FastAPI
 from tailrace_runtime import health
 from tailrace_runtime.consumer import ConsumerRole, Outcome
 from tailrace_runtime.errors import ConfigurationFault
+from tailrace_runtime.follower import Follower
 from tailrace_runtime.front import App
 from tailrace_runtime.health import Health, progress
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing, Record
 from tailrace_runtime.service import BackgroundRole, Resource, Role, Service, ServiceFailed
 from tailrace_runtime.settings import ServiceSettings
+from tailrace_runtime.topics import create_all
+from tailrace_runtime.tracing import trace_id
+from tailrace_testing.broker import OwnBroker
 from tailrace_testing.polling import eventually
 
 Deployment = Callable[..., Awaitable[ServiceSettings]]
@@ -92,6 +96,25 @@ async def test_a_service_that_runs_is_alive_and_ready_and_measured(deployment: D
         assert "process_resident_memory_bytes" in metrics
 
 
+async def test_a_request_carries_its_trace_into_the_service(deployment: Deployment) -> None:
+    """What a client traces would end at the first service."""
+    app = FastAPI()
+
+    @app.get("/trace")
+    async def trace() -> str | None:
+        return trace_id()
+
+    async with running(service(await deployment("predictions"), http=app)) as (_, client):
+
+        async def opened() -> bool:
+            return await status(client, "/trace") == 200
+
+        await eventually(opened)
+        headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        assert (await client.get("/trace", headers=headers)).json() == "0af7651916cd43dd8448eb211c80319c"
+        assert (await client.get("/trace")).json() is None
+
+
 class Slow:
     """A resource that is not there yet."""
 
@@ -149,6 +172,29 @@ async def test_a_broker_that_is_down_at_start_is_waited_for(settings: ServiceSet
             await eventually(told)
             assert await status(client, "/livez") == 200
         assert task.done()
+
+
+async def test_an_idle_service_whose_broker_goes_away_says_so_and_still_stops_at_once(
+    broker_of_its_own: Callable[[], OwnBroker], settings: ServiceSettings
+) -> None:
+    """An outage would look like peace, and Ctrl-C would hang until the broker is back."""
+    broker = broker_of_its_own()
+    settings = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap})
+    await create_all(settings, ["predictions", "model-specs"])
+
+    async def handle(_: Sequence[Record]) -> Outcome:
+        return Outcome()
+
+    follower = Follower(settings, "model-specs", lambda _event, _record: None)
+    roles: dict[str, Role] = {"consume": ConsumerRole("consume", {"predictions": handle})}
+    host, stop = service(settings, roles, resources=[follower]), asyncio.Event()
+    running_service = asyncio.create_task(host.run(stop))
+    await eventually(lambda: host.health.readiness()[0], seconds=40)
+    await asyncio.to_thread(broker.kill)
+    await eventually(lambda: "does not answer" in str(host.health.readiness()[1]), seconds=40)
+    assert host.health.live()[0]
+    stop.set()
+    await asyncio.wait_for(running_service, 10)
 
 
 async def test_a_failed_role_stops_the_service_and_is_named(deployment: Deployment) -> None:

@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from tailrace_contracts.events import Event, decode
-from tailrace_runtime.kafka import UNREACHABLE, connection, unreachable
+from tailrace_runtime.kafka import UNREACHABLE, close, connection, unreachable
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.records import Record
 from tailrace_runtime.settings import KafkaSettings
@@ -83,7 +83,7 @@ class Follower:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._consumer is not None:
-            await self._consumer.stop()
+            await close(self._consumer)
 
     async def _connect(self) -> dict[TopicPartition, int]:
         """Connect, go to the beginning (or on from where we were), and say where the end is."""
@@ -99,7 +99,7 @@ class Follower:
                 self._next.setdefault(partition, starts[partition])
                 consumer.seek(partition, self._next[partition])
         except BaseException:
-            await consumer.stop()
+            await close(consumer)
             raise
         self._consumer = consumer
         return ends
@@ -110,7 +110,7 @@ class Follower:
                 batches = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
             except KafkaError as error:
                 log.warning("follower reconnects", topic=self._topic, error=repr(error))
-                await self._consumer.stop()
+                await close(self._consumer)
                 part = f"follower of {self._topic}"
                 await until_available(part, unreachable(self._settings), self._connect, UNREACHABLE)
                 continue

@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError
 from tailrace_contracts.ranges import Log, LogRange, LogRanges
 from tailrace_runtime.errors import RangeUnavailable, RetryLater
 from tailrace_runtime.health import progress
-from tailrace_runtime.kafka import UNREACHABLE, connection, unreachable
+from tailrace_runtime.kafka import UNREACHABLE, close, connection, unreachable
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.records import Record
 from tailrace_runtime.settings import KafkaSettings
@@ -113,7 +113,7 @@ async def _consumer(settings: KafkaSettings) -> AsyncIterator[Any]:
     except UNREACHABLE as error:
         raise RetryLater(f"{unreachable(settings)}: {error!r}", 1.0) from error
     finally:
-        await consumer.stop()
+        await close(consumer)
 
 
 async def _first_on_kafka(consumer: Any, log: TopicPartition, wanted: LogRange) -> int:

@@ -297,6 +297,7 @@ async def _abandon(client: Any) -> None:
             log.info("an abandoned producer closed with an error", error=repr(error))
     accumulator = client._message_accumulator  # noqa: SLF001
     batches = [*accumulator._pending_batches, *(batch for queue in accumulator._batches.values() for batch in queue)]  # noqa: SLF001
+    accumulator._pending_batches.update(batches)  # noqa: SLF001  # each takes itself out of it when it fails
     accumulator.fail_all(KafkaError("this producer has been given up"))
     for future in (each for batch in batches for each in (batch.future, batch._drain_waiter)):  # noqa: SLF001
         if future.done() and not future.cancelled():

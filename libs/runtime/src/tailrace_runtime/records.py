@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from tailrace_contracts.events import Event, utc
+from tailrace_contracts.cloudevents import headers
+from tailrace_contracts.events import Event
 from tailrace_contracts.ranges import Log, Trigger
 from tailrace_runtime.ids import new_id
 from tailrace_runtime.tracing import trace_headers
 
 Headers = tuple[tuple[str, bytes], ...]
 
-SOURCE: ContextVar[str] = ContextVar("tailrace_source", default="tailrace")
-"""Who speaks: `ce_source` of outgoing events. The service host sets it to `tailrace/<service>`."""
+SOURCE: ContextVar[str] = ContextVar("tailrace_source", default="/tailrace")
+"""Who speaks: `ce_source` of outgoing events. The service host sets it to `/<service>/<role>`."""
 
 
 class Record(NamedTuple):
@@ -73,12 +74,5 @@ def outgoing(
 def event_headers(event: Event, event_id: str | None = None) -> Headers:
     """The CloudEvents headers of an event, and the trace that is being followed, if any."""
     moment = getattr(event, "time", None) or datetime.now(UTC)
-    return (
-        ("ce_specversion", b"1.0"),
-        ("ce_id", (event_id or new_id()).encode()),
-        ("ce_type", f"tailrace.{event.type}".encode()),
-        ("ce_source", SOURCE.get().encode()),
-        ("ce_time", utc(moment.astimezone(UTC)).encode()),
-        ("content-type", event.content_type.encode()),
-        *trace_headers(),
-    )
+    attributes = headers(event, event_id=event_id or new_id(), source=SOURCE.get(), now=moment.astimezone(UTC))
+    return (*attributes, *trace_headers())

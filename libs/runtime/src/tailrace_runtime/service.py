@@ -96,6 +96,7 @@ class Service:
         self.metrics = metrics or Metrics(name, process=True)
         self.producer = producer or Producer(settings, client_id=f"{name}-{settings.instance}")
         self.health = Health(settings.stall_seconds)
+        self.health.waiting("service", "not started")
         self.port = settings.port
         self._clock = clock or SystemClock()
         self._roles = _chosen(name, roles, settings.roles)
@@ -114,7 +115,7 @@ class Service:
             ConfigurationFault: the service cannot start here.
             ServiceFailed: a role or a resource failed.
         """
-        SOURCE.set(f"tailrace/{self.name}")
+        SOURCE.set(f"/{self.name}")
         if stop is None:
             stop = asyncio.Event()
             _stop_on_signals(stop)
@@ -152,6 +153,9 @@ class Service:
             await resource.start()
 
     def _launch(self, stop: asyncio.Event, started: Sequence[Resource]) -> dict[str, asyncio.Task[None]]:
+        for role in self._roles.values():
+            if isinstance(role, ConsumerRole):
+                self.health.waiting(f"role {role.name}", "starting")
         tasks = {
             name: asyncio.create_task(self._running(role, stop), name=f"role {name}")
             for name, role in self._roles.items()
@@ -163,6 +167,7 @@ class Service:
         return tasks
 
     async def _running(self, role: Role, stop: asyncio.Event) -> None:
+        SOURCE.set(f"/{self.name}/{role.name}")
         if isinstance(role, ConsumerRole):
             loop = ConsumeLoop(
                 role,
