@@ -5,7 +5,8 @@ comes second completes an example. Cases, each counted:
 
 - a prediction id that comes twice: the first stands, the second is a duplicate;
 - a label before its prediction waits for it; a label that comes twice with one value is a duplicate;
-- a label with another value corrects the earlier one: a new example that names what it replaces;
+- a label with another value corrects the earlier one: a new example that names what it replaces. Its revision counts
+  the changes of the label, whether or not the prediction was there, so that it is the same in every life;
 - a record that `validate` forwarded again after a crash (its trigger lies at or below the mark) is passed over;
 - what waits for longer than the model's horizon expires.
 
@@ -220,6 +221,7 @@ class Transaction:
             counts.waiting_labels += 1
         else:
             counts.corrections += 1
+            entry.revision += 1
             self.changes[_wait_key(LABELS, event.model, entry.label.base, event.prediction_id)] = None
         entry.label = self._half(LABELS, PREDICTIONS, event, record)
         self._entries[key] = entry

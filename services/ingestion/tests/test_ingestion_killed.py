@@ -1,0 +1,236 @@
+"""Processes that are killed at bad moments, and processes that share a role: nothing is lost, nothing counts twice."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tailrace_contracts.events import ExampleLabelled, PartialSummarised, WindowSummarised
+from tailrace_ingestion.settings import IngestionSettings
+from tailrace_ingestion.testing import START, Deployment, label, prediction
+from tailrace_runtime.records import Record
+from tailrace_testing import eventually
+
+WORKER = Path(__file__).with_name("ingestion_worker.py")
+
+
+class Worker:
+    """A process of the service."""
+
+    def __init__(self, settings: IngestionSettings, roles: str, instance: str, **environment: str) -> None:
+        self.port = free_port()
+        given = {
+            **os.environ,
+            **{f"TAILRACE_{name.upper()}": str(value) for name, value in _plain(settings).items()},
+            "TAILRACE_PORT": str(self.port),
+            "TAILRACE_ROLES": roles,
+            "TAILRACE_INSTANCE": instance,
+            **environment,
+        }
+        self.process = subprocess.Popen([sys.executable, WORKER], env=given, stderr=subprocess.PIPE, text=True)
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """What a probe answers; (0, "") while the process does not listen."""
+        async with httpx.AsyncClient() as client:
+            try:
+                answer = await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=2)
+            except httpx.HTTPError:
+                return 0, ""
+        return answer.status_code, answer.text
+
+    async def ready(self) -> bool:
+        """Whether it says so."""
+        return (await self.get("/readyz"))[0] == 200
+
+    async def metric(self, line: str) -> float:
+        """The value of the first metric whose line begins so; 0 where there is none."""
+        _, text = await self.get("/metrics")
+        return next((float(each.split()[-1]) for each in text.splitlines() if each.startswith(line)), 0.0)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    async def ended(self, seconds: float = 30) -> tuple[int, str]:
+        """Its exit code and what it wrote, once it has ended."""
+        _, written = await asyncio.to_thread(self.process.communicate, timeout=seconds)
+        return self.process.returncode, written
+
+
+Workers = Callable[..., Worker]
+
+
+@pytest.fixture
+def worker(deployment: Deployment) -> Iterator[Workers]:
+    """Starts processes of the service with some roles; ends them all with the test."""
+    started: list[Worker] = []
+
+    def start(roles: str, instance: str = "0", **environment: str) -> Worker:
+        started.append(Worker(deployment.settings, roles, instance, **environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        with each.process:
+            each.process.kill()
+
+
+def _plain(settings: IngestionSettings) -> dict[str, object]:
+    return {name: value for name, value in settings.model_dump(exclude_unset=True).items() if name != "port"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def once(records: list[Record]) -> list[bytes | None]:
+    """The keys of forwarded records as a reader takes them: by partition, each trigger once."""
+    marks: dict[int, int] = {}
+    keys = []
+    for record in records:
+        trigger = int(record.header("trigger-offset") or b"-1")
+        if trigger > marks.get(record.partition, -1):
+            marks[record.partition] = trigger
+            keys.append(record.key)
+    return keys
+
+
+async def events_folded(deployment: Deployment) -> int:
+    """How many events the newest partials of all windows count."""
+    newest = {record.key: record.value for record in await deployment.records("window-partials")}
+    return sum(PartialSummarised.model_validate_json(value or b"").events for value in newest.values())
+
+
+async def test_validate_killed_after_effect_before_commit(deployment: Deployment, worker: Workers) -> None:
+    """Events would be lost by a crash, or counted twice in their windows."""
+    first = worker("validate", COMMIT_SECONDS="600")
+    await eventually(first.ready, seconds=40)
+    await deployment.publish(*(prediction(n, days=n % 30) for n in range(300)))
+
+    async def folded() -> bool:
+        return await events_folded(deployment) >= 300
+
+    await eventually(folded, seconds=30)
+    first.kill()
+    await deployment.publish(*(prediction(n, days=n % 30) for n in range(300, 500)))
+    second = worker("validate")
+
+    async def everything() -> bool:
+        return len(once(await deployment.records("predictions"))) >= 500 and await events_folded(deployment) >= 500
+
+    await eventually(everything, seconds=60)
+    assert await second.metric("tailrace_late_events_total") == 0
+    forwarded = await deployment.records("predictions")
+    assert len(forwarded) == 800
+    assert sorted(once(forwarded), key=lambda key: int((key or b"")[1:])) == [b"p%d" % n for n in range(500)]
+    assert await events_folded(deployment) == 500
+
+
+@pytest.mark.parametrize("state", ["kept", "lost"])
+async def test_join_killed_after_effect_before_commit(deployment: Deployment, worker: Workers, state: str) -> None:
+    """An example would be lost by a crash, or come again in a way that readers cannot tell."""
+    first = worker("validate,join", COMMIT_SECONDS="600")
+    await eventually(first.ready, seconds=40)
+    await deployment.publish(*(prediction(n, days=n % 30) for n in range(200)))
+    await deployment.publish(*(label(n, days=n % 30 + 1) for n in range(100)))
+
+    async def some() -> bool:
+        return len(await deployment.records("labelled-examples")) >= 100
+
+    await eventually(some, seconds=30)
+    first.kill()
+    second = worker("validate,join", instance="0" if state == "kept" else "1")
+    await deployment.publish(*(label(n, days=n % 30 + 1) for n in range(100, 200)))
+
+    async def everything() -> bool:
+        return len({each.prediction_id for each in await examples(deployment)}) >= 200
+
+    await eventually(everything, seconds=60)
+
+    async def counted() -> bool:
+        return await second.metric('tailrace_join_records{outcome="joined"') == 200
+
+    await eventually(counted, seconds=30)
+    found = await examples(deployment)
+    assert {each.label_revision for each in found} == {0}
+    assert len(found) == (200 if state == "kept" else 300)
+    assert await second.metric('tailrace_join_records{outcome="duplicate_labels"') == 0
+
+
+async def examples(deployment: Deployment) -> list[ExampleLabelled]:
+    """Every labelled example on the topic."""
+    return [each for each in await deployment.events("labelled-examples") if isinstance(each, ExampleLabelled)]
+
+
+async def test_two_processes_share_the_work_and_one_is_killed_under_load(
+    deployment: Deployment, worker: Workers
+) -> None:
+    """Scaling a role would not spread its work, or the loss of one process would lose events, labels or statistics."""
+    roles = "validate,aggregate,join"
+    first, second = worker(roles, "0"), worker(roles, "1")
+
+    async def shared() -> bool:
+        assigned = [
+            await each.metric(f'tailrace_partitions_assigned{{role="{role}"')
+            for each in (first, second)
+            for role in ("validate", "join")
+        ]
+        return assigned == [4.0] * 4
+
+    await eventually(shared, seconds=60)
+    total = 0
+    for step in range(30):
+        numbers = range(total, total + 40)
+        await deployment.publish(*(prediction(n, days=n / 20) for n in numbers))
+        await deployment.publish(*(label(n, days=n / 20 + 1) for n in numbers))
+        total += 40
+        if step == 12:
+            second.kill()
+        await asyncio.sleep(0.05)
+
+    async def everything() -> bool:
+        return len({each.prediction_id for each in await examples(deployment)}) == total
+
+    await eventually(everything, seconds=90)
+
+    async def folded() -> bool:
+        return await events_folded(deployment) == total
+
+    await eventually(folded, seconds=30)
+    assert len(once(await deployment.records("predictions"))) == total
+    assert {(each.prediction_id, each.label_revision) for each in await examples(deployment)} == {
+        (f"p{n}", 0) for n in range(total)
+    }
+
+    async def closed() -> bool:
+        windows = [each for each in await deployment.events("feature-statistics") if isinstance(each, WindowSummarised)]
+        last = {(each.window.start - START).days: each.events for each in windows if each.closed}
+        return {day: last.get(day) for day in (0, 10, 20, 30)} == dict.fromkeys((0, 10, 20, 30), 200)
+
+    await eventually(closed, seconds=60)
+
+
+async def test_a_process_that_is_told_to_stop_stops(deployment: Deployment, worker: Workers) -> None:
+    """A rolling update would hang, or end in a kill."""
+    process = worker("")
+    await eventually(process.ready, seconds=40)
+    await deployment.publish(*(prediction(n) for n in range(20)))
+
+    async def forwarded() -> bool:
+        return len(await deployment.records("predictions")) == 20
+
+    await eventually(forwarded, seconds=30)
+    process.process.send_signal(signal.SIGTERM)
+    code, written = await process.ended()
+    assert (code, "Traceback" in written) == (0, False), written

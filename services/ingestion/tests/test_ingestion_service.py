@@ -1,0 +1,185 @@
+"""The service on a real broker: from public topics to examples, statistics, dead letters and archive."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tailrace_contracts.events import EventParked, ExampleLabelled, WindowSummarised
+from tailrace_contracts.ranges import LogRange, LogRanges
+from tailrace_ingestion import app
+from tailrace_ingestion.main import HTTP_IN, TOPICS_IN
+from tailrace_ingestion.testing import START, Deployment, label, prediction
+from tailrace_runtime.log import read_ranges
+from tailrace_runtime.objects import ObjectStore
+from tailrace_runtime.records import Outgoing
+from tailrace_runtime.service import Service, ServiceFailed
+from tailrace_testing import eventually
+
+Running = Callable[..., AbstractAsyncContextManager[Service]]
+
+
+@pytest.fixture
+def running(deployment: Deployment) -> Running:
+    """Runs the service, with some of its roles, while a block runs."""
+
+    @asynccontextmanager
+    async def run(*roles: str) -> AsyncIterator[Service]:
+        stop = asyncio.Event()
+        settings = deployment.settings.model_copy(update={"roles": roles})
+        service = app.create_service(HTTP_IN, TOPICS_IN, settings)
+        task = asyncio.create_task(service.run(stop))
+        try:
+            await eventually(lambda: service.health.readiness()[0] or task.done(), seconds=40)
+            yield service
+        finally:
+            stop.set()
+            await task
+
+    return run
+
+
+def examples(events: list[Any]) -> dict[str, list[tuple[int, int]]]:
+    """Label and revision of each example, by prediction id."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for event in events:
+        assert isinstance(event, ExampleLabelled)
+        found.setdefault(event.prediction_id, []).append((event.label, event.label_revision))
+    return found
+
+
+async def test_every_event_is_accounted_for(deployment: Deployment, running: Running) -> None:
+    """The counts that people rely on would not add up: published is valid plus dead-lettered, joined is labelled."""
+    bad = [
+        Outgoing("prediction-events", b"{", b"b0"),
+        Outgoing("prediction-events", prediction(901, model="snow").encode(), b"p901"),
+        Outgoing("prediction-events", prediction(902, features={"wind": 1}).encode(), b"p902"),
+        Outgoing("prediction-events", prediction(903, days=3650).encode(), b"p903"),
+        Outgoing("label-events", label(904, 5).encode(), b"p904"),
+        Outgoing("prediction-events", prediction(905).encode().replace(b"1000.5", b"NaN"), b"p905"),
+    ]
+    async with running() as service:
+        await deployment.publish(*(prediction(n) for n in range(40)))
+        await deployment.send(*bad)
+        await deployment.publish(
+            prediction(3), label(999, days=5), *(label(n) for n in range(30)), label(7), label(8, 0)
+        )
+        await deployment.publish(label(41), prediction(41))
+
+        async def joined() -> bool:
+            return len(await deployment.records("labelled-examples")) >= 32
+
+        await eventually(joined, seconds=60)
+        forwarded = await deployment.records("predictions")
+        letters = await deployment.events("dead-letters")
+        found = examples(await deployment.events("labelled-examples"))
+        counted = {
+            name: service.metrics.value("tailrace_join_records", outcome=name)
+            for name in ("duplicate_predictions", "duplicate_labels", "corrections", "waiting_labels")
+        }
+    assert len(forwarded) == 42
+    assert all(int(record.header("trigger-offset") or b"-1") >= 0 for record in forwarded)
+    codes = Counter(each.code for each in letters if isinstance(each, EventParked))
+    assert codes == {
+        "broken-json": 1,
+        "unknown-model": 1,
+        "missing-feature": 1,
+        "time-out-of-range": 1,
+        "unknown-class": 1,
+        "not-finite": 1,
+    }
+    expected = {f"p{n}": [(1, 0)] for n in (*range(30), 41)} | {"p8": [(1, 0), (0, 1)]}
+    assert found == expected
+    assert counted == {"duplicate_predictions": 1, "duplicate_labels": 1, "corrections": 1, "waiting_labels": 1}
+
+
+async def test_windows_close_with_exact_counts(deployment: Deployment, running: Running) -> None:
+    """Drift would be measured on windows that miss events or count some twice."""
+    async with running("validate", "aggregate"):
+        for first in range(0, 120, 20):
+            await deployment.publish(*(prediction(n, days=n / 2) for n in range(first, first + 20)))
+
+        async def closed() -> dict[int, WindowSummarised]:
+            found = [
+                each for each in await deployment.events("feature-statistics") if isinstance(each, WindowSummarised)
+            ]
+            last = {(each.window.start - START).days: each for each in found if each.closed}
+            return last if last.keys() >= {0, 10, 20, 30} and sum(w.events for w in last.values()) >= 80 else {}
+
+        windows = await eventually(closed, seconds=60)
+    assert [windows[day].events for day in (0, 10, 20, 30)] == [20, 20, 20, 20]
+    wind = windows[10].columns["wind"]
+    assert (wind.type, wind.count) == ("numerical", 20)
+    assert {each.topic for each in windows[10].derived_from} == {"prediction-events"}
+    assert len(windows[10].derived_from) >= 20
+
+
+async def test_a_stray_record_among_partials_is_parked(deployment: Deployment, running: Running) -> None:
+    """One record that is no partial would stop all statistics, or vanish."""
+    async with running("validate", "aggregate"):
+        await deployment.send(Outgoing("window-partials", b"{}", b"x", partition=0))
+        await deployment.publish(prediction(1))
+
+        async def both() -> bool:
+            return bool(await deployment.records("dead-letters")) and bool(
+                await deployment.records("feature-statistics")
+            )
+
+        await eventually(both, seconds=60)
+        (letter,) = await deployment.events("dead-letters")
+    assert isinstance(letter, EventParked)
+    assert (letter.code, letter.role, letter.topic) == ("not-an-event", "aggregate", "window-partials")
+
+
+async def test_an_error_in_the_aggregation_ends_the_service(deployment: Deployment) -> None:
+    """Statistics would stop in silence while the process looks alive."""
+    broken = {**TOPICS_IN, "aggregate": {"window-partials": _fails}}
+    service = app.create_service(
+        HTTP_IN, broken, deployment.settings.model_copy(update={"roles": ("validate", "aggregate")})
+    )
+    task = asyncio.create_task(service.run(asyncio.Event()))
+    await deployment.publish(prediction(1))
+    with pytest.raises(ServiceFailed, match=r"aggregate failed: role aggregate stopped.*a bug"):
+        await asyncio.wait_for(task, 60)
+
+
+def _fails(*_: object) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+async def test_the_archive_gives_log_ranges_back(deployment: Deployment, running: Running) -> None:
+    """A training set could not be read again after Kafka has forgotten it."""
+    objects = ObjectStore.from_url(deployment.settings.object_store)
+    async with running("validate", "archive"):
+        await deployment.publish(*(prediction(n) for n in range(50)))
+
+        async def archived() -> bool:
+            keys = [key for number in range(4) for key in await objects.list(f"archive/predictions/{number}")]
+            return sum(int(key[-28:-8]) - int(key[-49:-29]) + 1 for key in keys) >= 50
+
+        await eventually(archived, seconds=40)
+    on_kafka = [record for record in await deployment.records("predictions") if record.partition == 1]
+    whole = LogRange(topic="predictions", partition=1, from_offset=0, through_offset=len(on_kafka) - 1)
+    nowhere = deployment.settings.model_copy(update={"topic_prefix": deployment.settings.topic_prefix})
+    found = [record async for batch in read_ranges(nowhere, LogRanges.of(whole), objects) for record in batch]
+    assert [(record.offset, record.value) for record in found] == [(each.offset, each.value) for each in on_kafka]
+
+
+async def test_the_gateway_publishes_to_the_broker(deployment: Deployment, running: Running) -> None:
+    """Events over HTTP would not reach the same topics as those over Kafka."""
+    async with running("gateway") as service, httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:
+        documents = [json.loads(prediction(n).encode()) for n in range(3)]
+        answer = await client.post("/v1/predictions", json={"events": documents})
+        assert (answer.status_code, answer.json()) == (202, {"accepted": 3})
+    assert {record.key for record in await deployment.records("prediction-events")} == {b"p0", b"p1", b"p2"}
+
+
+async def test_without_the_gateway_role_there_is_no_gateway(running: Running) -> None:
+    """A process that was meant for background work only would take events in."""
+    async with running("validate") as service, httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:
+        assert (await client.post("/v1/predictions", json={})).status_code == 404
