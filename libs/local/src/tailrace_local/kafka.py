@@ -29,6 +29,7 @@ from tailrace_local.progress import Report, silent
 _JVM = (
     "-XX:+UseSerialGC",
     "-XX:-UsePerfData",
+    "-XX:TieredStopAtLevel=1",  # half the CPU of a start and of a short life; the second compiler pays after many minutes
     "--sun-misc-unsafe-memory-access=allow",
     "-Djava.awt.headless=true",
     "-Dfile.encoding=UTF-8",
