@@ -10,7 +10,7 @@ import pytest
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec
 from tailrace_monitoring.domain.retraining import PATIENCE, QUIET, Cause, Pending, Request, RetrainingState, Situation
-from tailrace_monitoring.domain.trail import Step, Trail
+from tailrace_monitoring.domain.trail import Step, Trail, ranges_of
 from tailrace_monitoring.testing import FIRST_DAY, NOW, tide_spec
 
 LOG = Log("labelled-examples", 1)
@@ -145,6 +145,21 @@ def test_a_short_training_is_followed_by_one_on_the_whole_regime() -> None:
 def test_alerts_that_the_spec_does_not_name_lead_to_nothing(cause: Cause, changes: dict[str, Any]) -> None:
     """A model would be retrained against its owner's word."""
     assert not alert(RetrainingState(), 520, 500, cause, **changes)
+
+
+def test_corrections_are_not_more_examples() -> None:
+    """A training would be refused for too few examples, because one that was corrected often had counted often."""
+    steps = [Step(n, LOG, n - 1, f"p{max(n, 500)}", 0, FIRST_DAY, 0) for n in range(1, 561)]
+    state = RetrainingState()
+    alert(state, 520, 450)
+    request = state.due(tide_spec(), Trail(1000, steps), Situation(560, True, False, NOW), lambda: "run-x")  # noqa: FBT003
+    assert span(request) == (361, 560)
+
+
+def test_a_training_names_every_record_and_no_other() -> None:
+    """A training could not be repeated, or would read examples of another model that stand between."""
+    steps = [Step(n, LOG, offset, f"p{n}", 0, FIRST_DAY, 0) for n, offset in enumerate([3, 4, 5, 9, 11, 12], 1)]
+    assert str(ranges_of(steps)) == "labelled-examples[1]@3..5, labelled-examples[1]@9..9, labelled-examples[1]@11..12"
 
 
 def test_the_state_survives_being_stored() -> None:

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from tailrace_contracts.events import TrainingRequested
 from tailrace_contracts.spec import BatchLearner, ModelSpec, Retraining
-from tailrace_monitoring.domain.trail import Step, Trail, ranges_of
+from tailrace_monitoring.domain.trail import Step, Trail, distinct, ranges_of
 
 QUIET = timedelta(seconds=20)
 """How long no example may come before the first training begins with fewer than it would read."""
@@ -155,7 +155,7 @@ class RetrainingState(BaseModel):
         if wanted is None or situation.number < wanted.due:
             return None
         since = list(trail.since(wanted.since)) if wanted.since is not None else []
-        settled = len(since) >= batch.min_examples
+        settled = distinct(since) >= batch.min_examples
         steps = since[-batch.max_examples :] if settled else list(trail.newest(batch.max_examples))
         self.pending = None
         if wanted.since is not None and settled and len(since) < batch.max_examples:

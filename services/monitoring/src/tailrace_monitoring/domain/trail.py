@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
-from tailrace_contracts.ranges import Log, LogRanges
+from tailrace_contracts.ranges import Log, LogRange, LogRanges
 
 
 class Step(NamedTuple):
@@ -64,4 +64,20 @@ class Trail:
 
 def ranges_of(steps: Iterable[Step]) -> LogRanges:
     """Exactly these steps' records."""
-    return LogRanges.of_offsets((step.log, step.offset) for step in steps)
+    runs: list[tuple[Log, int, int]] = []
+    for step in steps:
+        if runs and runs[-1][0] == step.log and runs[-1][2] == step.offset - 1:
+            runs[-1] = (step.log, runs[-1][1], step.offset)
+        else:
+            runs.append((step.log, step.offset, step.offset))
+    return LogRanges.of(
+        *(
+            LogRange(topic=log.topic, partition=log.partition, from_offset=first, through_offset=last)
+            for log, first, last in runs
+        )
+    )
+
+
+def distinct(steps: Iterable[Step]) -> int:
+    """How many examples these are: a correction is the same example once more."""
+    return len({step.prediction_id for step in steps})
