@@ -252,13 +252,15 @@ def history_routes(shelf: Shelf) -> APIRouter:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = str(error.detail) if isinstance(error, HTTPException) else "the registry failed"
-    return JSONResponse({"error": detail}, status_code=status)
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": str(error.detail)}, status_code=error.status_code, headers=error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return JSONResponse({"error": f"{where}: {first['msg']}"}, status_code=422)
 
