@@ -125,6 +125,8 @@ class DeadLetterLimit:
 class ConsumerRole:
     """A consumer group: which topics it reads, what handles them, and how much at a time.
 
+    A trickle of records is gathered on the broker for `max_wait_ms`, until there are `min_fetch_bytes` of them: fewer,
+    fuller batches. A role that must answer within milliseconds sets `min_fetch_bytes` to 1.
     `commit_seconds` bounds how long a finished offset may wait for its commit (0: after every batch).
     `revoke_seconds` is how long a batch in hand may go on when its partition is taken away; then it is cancelled.
     """
@@ -135,6 +137,7 @@ class ConsumerRole:
     tick_seconds: float = 1.0
     max_records: int = 2000
     max_wait_ms: int = 50
+    min_fetch_bytes: int = 65_536
     dead_letter_limit: DeadLetterLimit = field(default_factory=DeadLetterLimit)
     commit_seconds: float = 0.2
     revoke_seconds: float = 10.0

@@ -64,3 +64,8 @@ async def close(consumer: Any) -> None:
 def knows_its_coordinator(consumer: Any) -> bool:
     """Whether the group's coordinator answers, as far as the last heartbeat tells. Reaches into aiokafka 0.14."""
     return consumer._coordinator.coordinator_id is not None  # noqa: SLF001
+
+
+def member_id(consumer: Any) -> str:
+    """The id that the group's coordinator gave to this member. Reaches into aiokafka 0.14."""
+    return str(consumer._coordinator.member_id)  # noqa: SLF001

@@ -1,0 +1,222 @@
+"""What a handler's ending becomes: the one place that decides.
+
+- `Outcome`: what it emits and parks is published and acknowledged; then its offsets are finished.
+- `RetryLater`: the batch stays in hand; pauses grow from the one asked for to five seconds; heartbeats go on. After
+  `retry_limit_seconds` the partition stops.
+- `PoisonEvent`: the record goes to `dead-letters`. From a batch of several, each is handed over alone, to find it.
+- anything else: the partition stops (`PartitionStopped`).
+
+A delivery that fails is repeated without calling the handler a second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
+
+from tailrace_contracts.ranges import Log
+from tailrace_runtime import health
+from tailrace_runtime.clock import Clock
+from tailrace_runtime.consumer import ConsumerRole, Outcome, Parked
+from tailrace_runtime.deadletters import DeadLetterRate, dead_letter
+from tailrace_runtime.errors import (
+    DeadLetterLimitExceeded,
+    DeliveryFailed,
+    PartitionStopped,
+    PoisonEvent,
+    RetryLater,
+)
+from tailrace_runtime.ownership import GaveWayError
+from tailrace_runtime.producer import Publisher
+from tailrace_runtime.records import Outgoing, Record
+from tailrace_runtime.rolemeter import RoleMeter, place
+
+log = structlog.get_logger(__name__)
+
+LONGEST_PAUSE_SECONDS = 5.0
+_REDELIVERY_SECONDS = 1.0
+
+Finish = Callable[[Log, int], None]
+Interrupted = Callable[[float], Awaitable[bool]]
+
+
+class Retries:
+    """Bounded patience for one piece of work: pauses that grow, in reach of whoever wants the partition back."""
+
+    def __init__(self, role: str, where: str, limit_seconds: float, interrupted: Interrupted) -> None:
+        self._role = role
+        self._where = where
+        self._limit_seconds = limit_seconds
+        self._interrupted = interrupted
+        self._began = time.monotonic()
+        self._waited = False
+        self.attempts = 0
+
+    def progressed(self) -> None:
+        """Something was finished in between: patience starts again."""
+        self._began, self.attempts = time.monotonic(), 0
+
+    async def pause(self, later: RetryLater) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            PartitionStopped: the time for retries is over.
+            GaveWayError: the partition is wanted back, or the role is stopping.
+        """
+        spent = time.monotonic() - self._began
+        seconds = min(later.after_seconds * 2.0 ** min(max(self.attempts - 1, 0), 10), LONGEST_PAUSE_SECONDS)
+        note = {"role": self._role, "place": self._where, "reason": later.reason, "attempts": self.attempts}
+        if spent + seconds > self._limit_seconds:
+            log.error("partition stopped", **note)
+            raise PartitionStopped(
+                f"role {self._role} stopped at {self._where} after {self.attempts} attempts"
+                f" in {spent:.0f} s: {later.reason}"
+            ) from later
+        log.warning("retrying", pause_seconds=seconds, **note)
+        self._waited = True
+        health.here().waiting(f"role {self._role}", f"retrying {self._where}: {later.reason}")
+        if await self._interrupted(seconds):
+            raise GaveWayError
+
+    def over(self) -> None:
+        """The work is done; if there had been pauses, the role is ready again."""
+        if self._waited:
+            health.here().ready(f"role {self._role}")
+
+
+class Handling:
+    """Hands batches and ticks to a role, and makes what comes of them true."""
+
+    def __init__(
+        self,
+        role: ConsumerRole,
+        service: str,
+        *,
+        producer: Publisher,
+        meter: RoleMeter,
+        clock: Clock,
+        finish: Finish,
+        retries: Callable[[str], Retries],
+    ) -> None:
+        self._role = role
+        self._service = service
+        self._producer = producer
+        self._meter = meter
+        self._clock = clock
+        self._finish = finish
+        self._retries = retries
+        self._rate = DeadLetterRate(role.dead_letter_limit)
+
+    async def batch(self, records: Sequence[Record]) -> None:
+        """Handle records of one topic partition, to their end.
+
+        Raises:
+            PartitionStopped: the handler failed in a way that may not be skipped.
+            GaveWayError: the partition is wanted back before the end.
+        """
+        where = place(records)
+        retries = self._retries(where)
+        while records:
+            retries.attempts += 1
+            try:
+                with health.here().in_hand(f"role {self._role.name} {where}"):
+                    outcome = await self._role.routes[records[0].topic](records)
+                await self._finished(records, outcome, retries.attempts)
+                break
+            except RetryLater as later:
+                if later.done is not None:
+                    records = await self._finished_part(records, later.done, retries.attempts)
+                    retries.progressed()
+                self._meter.handled(records, "retried")
+                await retries.pause(later)
+            except PoisonEvent as poison:
+                await self._find_poison(records, poison, retries.attempts)
+                break
+            except (PartitionStopped, GaveWayError):
+                raise
+            except Exception as error:
+                log.exception("partition stopped", role=self._role.name, place=where)
+                raise PartitionStopped(f"role {self._role.name} stopped at {where}: {error!r}") from error
+        retries.over()
+
+    async def _find_poison(self, records: Sequence[Record], poison: PoisonEvent, attempts: int) -> None:
+        if len(records) > 1:
+            for record in records:
+                await self.batch([record])
+            return
+        parked = Parked(records[0], poison.code, poison.reason, poison.model)
+        await self._finished(records, Outcome(parked=[parked]), attempts)
+
+    async def _finished_part(self, records: Sequence[Record], done: Outcome, attempts: int) -> Sequence[Record]:
+        """Finish what was done before a retry; gives back the rest."""
+        through = records[-1].offset if done.commit_through is None else done.commit_through
+        finished = [record for record in records if record.offset <= through]
+        if finished:
+            await self._finished(finished, done, attempts)
+        return records[len(finished) :]
+
+    async def _finished(self, records: Sequence[Record], outcome: Outcome, attempts: int) -> None:
+        """Publish what came of the records; then, and only then, their offsets are finished."""
+        self._check_rate(records, outcome)
+        letters = [self._letter(parked, attempts) for parked in outcome.parked]
+        await self._publish([*outcome.emit, *letters])
+        last = records[-1]
+        self._finish(last.log, last.offset if outcome.commit_through is None else outcome.commit_through)
+        self._meter.parked(outcome.parked)
+        self._meter.handled(records, "done", less=len(outcome.parked))
+
+    def _check_rate(self, records: Sequence[Record], outcome: Outcome) -> None:
+        try:
+            self._rate.add(time.monotonic(), len(records), len(outcome.parked))
+        except DeadLetterLimitExceeded as error:
+            newest = outcome.parked[-1]
+            sentence = f"role {self._role.name} stopped at {newest.record}: {error} (the newest: {newest.code}: {newest.reason})"
+            raise DeadLetterLimitExceeded(sentence) from error
+
+    def _letter(self, parked: Parked, attempts: int) -> Outgoing:
+        now = self._clock.now()
+        return dead_letter(parked, service=self._service, role=self._role.name, attempts=attempts, now=now)
+
+    async def _publish(self, records: Sequence[Outgoing]) -> None:
+        retries = self._retries("publication")
+        while records:
+            retries.attempts += 1
+            try:
+                await self._producer.send_all(records)
+                break
+            except DeliveryFailed as error:
+                await retries.pause(RetryLater(str(error), _REDELIVERY_SECONDS))
+        retries.over()
+
+    async def tick(self) -> None:
+        """Let the role's state do what it does between batches, and make that true.
+
+        Raises:
+            PartitionStopped: it failed. `RetryLater` only puts it off until the next tick.
+        """
+        if self._role.state is None:
+            return
+        try:
+            with health.here().in_hand(f"role {self._role.name} tick"):
+                outcome = await self._role.state.tick()
+            await self._ticked(outcome)
+        except RetryLater as later:
+            log.warning("tick put off", role=self._role.name, reason=later.reason)
+        except (PartitionStopped, GaveWayError):
+            raise
+        except Exception as error:
+            log.exception("role stopped", role=self._role.name, place="tick")
+            raise PartitionStopped(f"role {self._role.name} stopped in its tick: {error!r}") from error
+
+    async def _ticked(self, outcome: Mapping[Log, Outcome] | Outcome) -> None:
+        by_log = {} if isinstance(outcome, Outcome) else outcome
+        outcomes = [outcome] if isinstance(outcome, Outcome) else list(outcome.values())
+        letters = [self._letter(parked, 1) for each in outcomes for parked in each.parked]
+        await self._publish([*(record for each in outcomes for record in each.emit), *letters])
+        for each in outcomes:
+            self._meter.parked(each.parked)
+        for log_, each in by_log.items():
+            if each.commit_through is not None:
+                self._finish(log_, each.commit_through)
