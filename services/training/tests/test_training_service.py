@@ -46,17 +46,19 @@ from tailrace_training.testing import (
     labelled,
 )
 
+pytestmark = pytest.mark.timeout(240)
+
 T = TypeVar("T", bound=Event)
 KEY = "6b" * 32
 PATIENCE_SECONDS = 60
 EVENTS = ("revision-trained", "candidate-trained", "training-progressed")
 
 
-def spec(**parts: object) -> ModelSpec:
+def spec(model: str = "rain") -> ModelSpec:
     """Rain from humidity and pressure, learned by both."""
     return parse_spec(
         {
-            "model": "rain",
+            "model": model,
             "owner": "weather",
             "features": [{"type": "numerical", "name": "humidity"}, {"type": "numerical", "name": "pressure"}],
             "label": {"name": "rained"},
@@ -64,17 +66,16 @@ def spec(**parts: object) -> ModelSpec:
                 "batch": {"min_examples": 100, "max_examples": 400, "epochs": 20, "hidden": [16]},
                 "online": {"min_examples": 50, "revision_seconds": 0.1},
             },
-            **parts,
         }
     )
 
 
-def days(count: int, start: int = 0) -> list[ExampleLabelled]:
+def days(count: int, start: int = 0, model: str = "rain") -> list[ExampleLabelled]:
     """Days on which it rains when it is humid, mostly."""
     chance = random.Random(1)
     rows = [(chance.gauss(0, 1), chance.gauss(0, 1), chance.gauss(0, 0.5)) for _ in range(start + count)]
     return [
-        labelled("rain", number, {"humidity": humid, "pressure": pressure}, int(humid + noise > 0))
+        labelled(model, number, {"humidity": humid, "pressure": pressure}, int(humid + noise > 0))
         for number, (humid, pressure, noise) in enumerate(rows)
     ][start:]
 
@@ -111,9 +112,9 @@ class Deployment:
         """Publish, acknowledged."""
         await self._producer.send_all(records)
 
-    async def label(self, examples: Sequence[ExampleLabelled]) -> None:
+    async def label(self, examples: Sequence[ExampleLabelled], partition: int = 0) -> None:
         """Publish examples where the joiner would."""
-        await self.publish([outgoing(each, "labelled-examples", each.model, partition=0) for each in examples])
+        await self.publish([outgoing(each, "labelled-examples", each.model, partition=partition) for each in examples])
 
     async def ask(self, run_id: str, ranges: LogRanges | None = None) -> None:
         """Ask for a training."""
@@ -137,11 +138,11 @@ class Deployment:
         found = [each.stage for each in self.of(TrainingProgressed) if each.run_id == run_id]
         return [each for i, each in enumerate(found) if i == 0 or found[i - 1] != each]
 
-    async def learned(self, count: int) -> RevisionTrained:
-        """The first revision with so many examples."""
+    async def learned(self, count: int, model: str = "rain") -> RevisionTrained:
+        """The first revision of the model with so many examples."""
 
         def newest() -> list[RevisionTrained]:
-            return [each for each in self.of(RevisionTrained) if each.examples >= count]
+            return [each for each in self.of(RevisionTrained) if each.examples >= count and each.model == model]
 
         return (await eventually(newest, PATIENCE_SECONDS))[0]
 
@@ -222,15 +223,38 @@ async def test_killed_learner_ends_in_the_same_bytes(deployment: Deployment) -> 
     assert await deployment.objects.get_artefact(newest.artefact) == undisturbed(records)
 
 
-def undisturbed(records: Sequence[Record]) -> bytes:
+def undisturbed(records: Sequence[Record], model: str = "rain") -> bytes:
     """The artefact of a run that learned all of the log at once, in this process."""
     runs: Runs = {}
     learners = RiverRuns(KEY.encode())
     online = Online(
-        KnownSpecs(applied(spec())), KnownCheckpoints(), MemoryArtefacts(), learners, KnownVersions(), "1.0"
+        KnownSpecs(applied(spec(model))), KnownCheckpoints(), MemoryArtefacts(), learners, KnownVersions(), "1.0"
     )
     learn(records, runs, online)
-    return learners.seal(runs["rain"])
+    return learners.seal(runs[model])
+
+
+async def test_two_processes_share_the_models_and_one_takes_over(deployment: Deployment) -> None:
+    """A second process would learn nothing, or both the same; and after the first one's death its models would stand."""
+    await deployment.publish([outgoing(applied(spec("fog")), "model-specs", "fog")])
+    logs = {"rain": 0, "fog": 3}
+    async with (
+        deployment.service(TAILRACE_ROLES="online", TAILRACE_INSTANCE="a") as first,
+        deployment.service(TAILRACE_ROLES="online", TAILRACE_INSTANCE="b"),
+    ):
+        for model, partition in logs.items():
+            await deployment.label(days(300, model=model), partition)
+        for model in logs:
+            await deployment.learned(300, model)
+        for model, partition in logs.items():
+            await deployment.label(days(100, 300, model), partition)
+        first.kill()
+        for model, partition in logs.items():
+            await deployment.label(days(200, 400, model), partition)
+        for model in logs:
+            newest = await deployment.learned(600, model)
+            records = [each async for batch in read_ranges(deployment.settings, newest.trained_on) for each in batch]
+            assert await deployment.objects.get_artefact(newest.artefact) == undisturbed(records, model)
 
 
 async def test_a_request_becomes_a_version(deployment: Deployment) -> None:
@@ -272,6 +296,6 @@ async def test_killed_in_the_middle_of_training_goes_on_and_offers_once(deployme
         e.epoch for e in deployment.events[before:] if isinstance(e, TrainingProgressed) and e.stage == "training"
     ]
     assert min(resumed) > 1
-    whole, killed = deployment.of(CandidateTrained)
+    whole, killed = await eventually(lambda: deployment.of(CandidateTrained)[1:] and deployment.of(CandidateTrained))
     assert (whole.run_id, killed.run_id) == ("whole", "killed")
     assert (whole.artefact, whole.resume_artefact) == (killed.artefact, killed.resume_artefact)
