@@ -94,6 +94,7 @@ def unfair(stamp: Stamp, cohort: Cohort, gap: Gap, most: float) -> AlertRaised:
 def feature_drift(stamp: Stamp, measured: Measured, monitor: DriftMonitor, window: WindowSummarised) -> AlertRaised:
     """A column has left its reference."""
     windows = monitor.consecutive_windows
+    row = f" in {windows} windows in a row" if windows > 1 else ""
     return AlertRaised(
         alert_id=stamp.alert_id,
         model=stamp.model,
@@ -105,7 +106,7 @@ def feature_drift(stamp: Stamp, measured: Measured, monitor: DriftMonitor, windo
         since=measured.since,
         message=(
             f"{measured.column} is {measured.distance:.3g} ({monitor.distance}) from its reference since "
-            f"{_day(measured.since)}, over {monitor.threshold:g} in {windows} window{'s' * (windows > 1)} in a row"
+            f"{_day(measured.since)}, over {monitor.threshold:g}{row}"
         ),
         derived_from=window.derived_from,
         time=stamp.now,
