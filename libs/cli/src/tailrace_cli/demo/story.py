@@ -158,6 +158,13 @@ class Story:
         return [each for each in self.parked.values() if each.topic == topic]
 
     @property
+    def training(self) -> bool:
+        """Whether a batch training is under way: asked for, and neither failed nor in a deployment."""
+        failed = {each.run_id for each in self.trainings.values() if each.stage == "failed"}
+        tried = {each.run_id for each in self.versions.values() if each.stage != "registered"}
+        return bool(set(self.requests) - failed - tried)
+
+    @property
     def promotions(self) -> list[DeploymentChanged]:
         """Deployments in which another version became champion, on evidence, after the first."""
         pairs = zip(self.deployments, self.deployments[1:], strict=False)

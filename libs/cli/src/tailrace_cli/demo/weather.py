@@ -1,9 +1,10 @@
 """`tailrace demo weather`: fifty years of weather, played through the whole loop.
 
 Two thousand days are history: observations and labels, from which the first version is trained. Every later day asks
-the serving gateway for an inference and gives its label twenty days later. The player keeps at most `MAX_BEHIND` labels
-ahead of the join, so that it goes as fast as the loop does and not faster: on a stream that outran its own labels
-nobody could learn.
+the serving gateway for an inference and gives its label twenty days later. The player goes as fast as the loop does and not
+faster: it keeps at most `MAX_BEHIND` labels ahead of the join, and lets at most `MAX_WHILE_TRAINING` days pass while a batch
+training is under way (in life, a day lasts longer than a training). `--rate` plays at a pace instead, and waits for no
+training.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tailrace_contracts.spec import ModelSpec
 HISTORY = 2_000
 LABEL_DELAY = 20
 MAX_BEHIND = 400
+MAX_WHILE_TRAINING = 200
 CONNECTIONS = 8
 PATIENCE_SECONDS = 120.0
 
@@ -90,6 +92,7 @@ class Player:
     story: Story
     rate: float | None = None
     played: Played = field(default_factory=Played)
+    _alone: int = 0
 
     async def play(self, rows: Sequence[Row]) -> Played:
         """Play all rows; returns when every one is answered and labelled."""
@@ -113,15 +116,25 @@ class Player:
         if self.rate:
             due = self.played.started + place / self.rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-        before = len(self.story.joined)
-        waited = time.monotonic()
-        while self.played.labelled - self.story.served.total > MAX_BEHIND:
+        self._alone = self._alone + 1 if self.story.training else 0
+        deadline, before = time.monotonic() + PATIENCE_SECONDS, self._behind()
+        while self._ahead():
             await asyncio.sleep(0.005)
-            if len(self.story.joined) > before:
-                before, waited = len(self.story.joined), time.monotonic()
-            if time.monotonic() - waited > PATIENCE_SECONDS:
-                msg = f"no label has been joined for {PATIENCE_SECONDS:.0f} s; look at `tailrace status` and the home's logs/"
+            if (now := self._behind()) != before:
+                deadline, before = time.monotonic() + PATIENCE_SECONDS, now
+            if time.monotonic() > deadline:
+                msg = f"nothing has been joined or trained for {PATIENCE_SECONDS:.0f} s; look at `tailrace status` and the home's logs/"
                 raise CommandError(msg)
+
+    def _ahead(self) -> bool:
+        """Whether the stream has run ahead: of the join, or of a training that it is waiting for."""
+        if self.played.labelled - self.story.served.total > MAX_BEHIND:
+            return True
+        return self.rate is None and self.story.training and self._alone > MAX_WHILE_TRAINING
+
+    def _behind(self) -> tuple[int, int, bool]:
+        epochs = sum(each.epoch for each in self.story.trainings.values())
+        return len(self.story.joined), epochs, self.story.training
 
     async def _label(self, row: Row) -> None:
         await publish_label(self.publisher, self.spec, row)
