@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tailrace_testing import eventually
-from tests.e2e.conftest import Running, run
+from tests.e2e.conftest import TAILRACE, Running, run
 
 SPEC: dict[str, Any] = {
     "owner": "tests",
@@ -93,7 +93,12 @@ def test_inference_mistakes(tailrace: Running) -> None:
     answer = httpx.post(f"{url}/v2/models/nobody-knows/infer", json={"inputs": []})
     assert answer.status_code == 404
     assert "nobody-knows" in answer.json()["error"]
-    big = httpx.post(f"{url}/v2/models/nobody-knows/infer", content=b"x" * 30_000_000)
+
+
+def test_too_large_a_body(tailrace: Running) -> None:
+    """One client could fill the gateway's memory."""
+    url = f"http://127.0.0.1:{tailrace.port('ingestion')}"
+    big = httpx.post(f"{url}/v1/predictions", content=b"x" * 30_000_000)
     assert big.status_code == 413
     assert big.json()["error"]
 
@@ -127,7 +132,7 @@ def test_nothing_runs(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a file system of its own, made by unshare")
 def test_a_disk_without_space(tmp_path: Path) -> None:
     """`up` would fail deep inside the broker."""
-    script = f"mount -t tmpfs -o size=1m none {tmp_path} && exec env TAILRACE_HOME={tmp_path}/home tailrace up"
+    script = f"mount -t tmpfs -o size=1m none {tmp_path} && exec env TAILRACE_HOME={tmp_path}/home {TAILRACE} up"
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
     if "unshare failed" in done.stderr:
         pytest.skip("this machine lets nobody mount")

@@ -10,10 +10,11 @@ import asyncio
 import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tailrace_cli.connection import CommandError
-from tailrace_local import Home, Report, Supervisor, down, free_port
+from tailrace_local import Home, PortInUse, Report, StartFailed, Supervisor, down, free_port
 from tailrace_local.ports import port_is_free
 from tailrace_runtime.database import provision
 from tailrace_runtime.settings import KafkaSettings
@@ -24,6 +25,7 @@ WITH_DATABASE = ("registry", "monitoring")
 BASE_PORT = 8100
 KAFKA_PORT = 9092
 READY_SECONDS = 120.0
+PORT_TAKEN = "Address already in use"
 
 
 def is_up(home: Home) -> bool:
@@ -39,27 +41,54 @@ def bring_up(home: Home, *, detached: bool, report: Report, base_port: int | Non
     """
     with home.starting():
         down(home)
-        supervisor = Supervisor(home, detached=detached, report=report)
         try:
-            _start(supervisor, home, report, base_port)
-        except BaseException:
-            supervisor.stop()
-            raise
+            return _attempt(home, Ports(base_port), detached=detached, report=report)
+        except (PortInUse, StartFailed) as error:  # somebody took a usual port between the look and the start
+            if base_port is not None or not (isinstance(error, PortInUse) or PORT_TAKEN in str(error)):
+                raise
+        return _attempt(home, Ports(None, usual=False), detached=detached, report=report)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where things listen: on ports that were asked for, on the usual ones where they are free, or on any free ones."""
+
+    base: int | None
+    usual: bool = True
+
+    def of_service(self, number: int) -> int:
+        """The port of the service with this number."""
+        return self.base + number if self.base is not None else self._free(BASE_PORT + number)
+
+    def of_kafka(self) -> int:
+        """The broker's port."""
+        return self._free(KAFKA_PORT)
+
+    def _free(self, port: int) -> int:
+        return port if self.usual and port_is_free(port) else free_port()
+
+
+def _attempt(home: Home, ports: Ports, *, detached: bool, report: Report) -> Supervisor:
+    supervisor = Supervisor(home, detached=detached, report=report)
+    try:
+        _start(supervisor, home, ports, report)
+    except BaseException:
+        supervisor.stop()
+        raise
     return supervisor
 
 
-def _start(supervisor: Supervisor, home: Home, report: Report, base_port: int | None) -> None:
+def _start(supervisor: Supervisor, home: Home, ports: Ports, report: Report) -> None:
     with ThreadPoolExecutor(2) as pool:
-        kafka_starts = pool.submit(supervisor.start_kafka, _wanted_port(KAFKA_PORT, asked=False))
+        kafka_starts = pool.submit(supervisor.start_kafka, ports.of_kafka())
         postgres_starts = pool.submit(supervisor.start_postgres)
         kafka, postgres = kafka_starts.result(), postgres_starts.result()
     report("Creating topics and schemas", None)
-    settings = KafkaSettings(kafka_bootstrap=kafka.bootstrap)
-    asyncio.run(create_all(settings))
+    asyncio.run(create_all(KafkaSettings(kafka_bootstrap=kafka.bootstrap)))
     urls = asyncio.run(_provision(home, postgres.admin_url))
     report("Creating topics and schemas", 1.0)
     for number, service in enumerate(SERVICES, start=1):
-        port = _wanted_port((base_port or BASE_PORT) + number, asked=base_port is not None)
+        port = ports.of_service(number)
         supervisor.start(
             service,
             [sys.executable, "-m", f"tailrace_{service}.main"],
@@ -67,11 +96,6 @@ def _start(supervisor: Supervisor, home: Home, report: Report, base_port: int | 
             port=port,
         )
     supervisor.wait_ready(READY_SECONDS)
-
-
-def _wanted_port(port: int, *, asked: bool) -> int:
-    """The port that was asked for, or the usual one where it is free, or any free one."""
-    return port if asked or port_is_free(port) else free_port()
 
 
 def _settings(home: Home, service: str, port: int, bootstrap: str, urls: dict[str, str]) -> dict[str, str]:
