@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from tailrace_contracts.events import EVENTS, Event
 
 
+COMPACTED_SEGMENT_BYTES = 16 * 1024 * 1024
+
+
 class Topic(BaseModel):
     """One topic's card."""
 
@@ -44,6 +47,8 @@ class Topic(BaseModel):
         settings = {"cleanup.policy": self.cleanup, "max.message.bytes": str(self.max_message_bytes)}
         if "delete" in self.cleanup:
             settings["retention.ms"] = str(retention_ms)
+        if "compact" in self.cleanup:
+            settings["segment.bytes"] = str(COMPACTED_SEGMENT_BYTES)  # Kafka never compacts the segment being written
         return settings
 
 
