@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from tailrace_runtime.waiting import until_available
 
 log = structlog.get_logger(__name__)
 
+_SPREADING_SECONDS = 0.05
+
 
 class TopicsMissing(TailraceError):  # noqa: N818  # it says what is so, and is waited for
     """Topics that a role reads are not on the broker."""
@@ -26,13 +29,15 @@ class TopicsMissing(TailraceError):  # noqa: N818  # it says what is so, and is 
 async def create_all(settings: KafkaSettings, names: Iterable[str] | None = None) -> tuple[str, ...]:
     """Create the catalogue's topics (or those named) that do not exist yet; gives back the names of the new ones.
 
-    Waits for a broker that is not there yet.
+    Waits for a broker that is not there yet, and returns once every topic can be written to.
     """
     cards = [card for card in topics().values() if names is None or card.name in set(names)]
 
     async def attempt() -> tuple[str, ...]:
         async with _admin(settings) as admin:
-            return await _create(admin, settings, cards)
+            created = await _create(admin, settings, cards)
+            await _until_led(admin, {settings.topic(card.name) for card in cards})
+            return created
 
     return await until_available("topics", unreachable(settings), attempt, UNREACHABLE)
 
@@ -49,6 +54,16 @@ async def _create(admin: Any, settings: KafkaSettings, cards: list[Topic]) -> tu
     if created:
         log.info("topics created", topics=created)
     return tuple(created)
+
+
+async def _until_led(admin: Any, names: set[str]) -> None:
+    """Return once each partition has a leader: a broker answers before it has spread the news."""
+    while True:
+        found = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
+        partitions = [partition for name in names for partition in found.get(name, [])]
+        if names <= found.keys() and all(partition["leader"] >= 0 for partition in partitions):
+            return
+        await asyncio.sleep(_SPREADING_SECONDS)
 
 
 def _new_topic(settings: KafkaSettings, card: Topic) -> NewTopic:
