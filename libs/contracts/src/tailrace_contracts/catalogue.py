@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tailrace_contracts.events import EVENTS, Event
 
-
 COMPACTED_SEGMENT_BYTES = 16 * 1024 * 1024
 
 
