@@ -19,7 +19,6 @@ from tailrace_runtime.consumer import Outcome
 from tailrace_runtime.records import Record
 from tailrace_runtime.service import main
 
-MARK = Path(sys.argv[1])
 LAST_OFFSET = 150
 
 
@@ -33,8 +32,9 @@ async def examples_then_die(watch: WatchRole, records: Sequence[Record]) -> Outc
 
 def die_once() -> None:
     """Make the mark and go, without a goodbye; where the mark is, live on."""
-    if not MARK.exists():
-        MARK.touch()
+    mark = Path(sys.argv[1])
+    if not mark.exists():
+        mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tailrace_contracts.ranges import Log, LogRange, LogRanges
-from tailrace_runtime.errors import ConfigurationFault, ObjectMissing, RangeUnavailable
+from tailrace_runtime.errors import ObjectMissing, RangeUnavailable
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Record, outgoing
@@ -16,9 +16,7 @@ from tailrace_runtime.topics import create_all
 from tailrace_testing.broker import Broker
 from tailrace_training.adapters.kafka_examples import KafkaExampleLogs
 from tailrace_training.adapters.stored import StoredRunFiles
-from tailrace_training.app import signing_key
 from tailrace_training.ports import Artefacts, ExampleLogs, RunFiles
-from tailrace_training.settings import TrainingSettings
 from tailrace_training.testing import ListedLogs, MemoryArtefacts, MemoryRunFiles, labelled, on_log
 
 TOPIC = "labelled-examples"
@@ -106,14 +104,3 @@ async def test_logs_refuse_a_range_beyond_their_end(logs: ExampleLogs) -> None:
     """A training would silently see less than its lineage says."""
     with pytest.raises(RangeUnavailable, match="beyond the log"):
         await whole(logs, part(3, 9))
-
-
-def test_a_service_without_a_signing_key_says_which_setting_is_missing(tmp_path: Path) -> None:
-    """An operator would read a traceback, or artefacts would go out unsigned."""
-    with pytest.raises(ConfigurationFault, match="TAILRACE_SIGNING_KEY_FILE is not set"):
-        signing_key(TrainingSettings(signing_key_file=None))
-    with pytest.raises(ConfigurationFault, match="cannot be read: No such file"):
-        signing_key(TrainingSettings(signing_key_file=tmp_path / "missing"))
-    (tmp_path / "empty").write_text("\n")
-    with pytest.raises(ConfigurationFault, match="is empty; expected at least 32 random bytes"):
-        signing_key(TrainingSettings(signing_key_file=tmp_path / "empty"))

@@ -19,6 +19,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tailrace_runtime.errors import ConfigurationFault
+
 
 class KafkaSettings(BaseSettings):
     """How to reach the broker, and how patient to be with it."""
@@ -85,3 +87,20 @@ class ServiceSettings(KafkaSettings):
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
+
+    def signing_key(self) -> bytes:
+        """The key that artefacts with executable state are signed with. Raises ConfigurationFault without a usable one."""
+        path = self.signing_key_file
+        if path is None:
+            raise ConfigurationFault(
+                "TAILRACE_SIGNING_KEY_FILE is not set: name the file with the key that training and serving share"
+            )
+        try:
+            key = path.read_bytes().strip()
+        except OSError as error:
+            raise ConfigurationFault(
+                f"the signing key {path} (TAILRACE_SIGNING_KEY_FILE) cannot be read: {error.strerror}"
+            ) from error
+        if not key:
+            raise ConfigurationFault(f"the signing key {path} is empty; expected at least 32 random bytes")
+        return key

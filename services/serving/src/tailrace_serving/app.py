@@ -9,7 +9,6 @@ from __future__ import annotations
 from starlette.applications import Starlette
 
 from tailrace_runtime.clock import Clock, SystemClock
-from tailrace_runtime.errors import ConfigurationFault
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.ids import new_id
 from tailrace_runtime.metrics import Metrics
@@ -85,22 +84,4 @@ def capture_of(settings: ServingSettings, events: EventLog, meter: Meter) -> Cap
 
 def stored_artefacts(settings: ServingSettings) -> StoredArtefacts:
     """Artefacts out of the deployment's object store. Raises ConfigurationFault without a usable signing key."""
-    return StoredArtefacts(ObjectStore.from_url(settings.object_store), signing_key(settings))
-
-
-def signing_key(settings: ServingSettings) -> bytes:
-    """The key that river artefacts are signed with. Raises ConfigurationFault."""
-    path = settings.signing_key_file
-    if path is None:
-        raise ConfigurationFault(
-            "TAILRACE_SIGNING_KEY_FILE is not set: name the file with the key that the training service signs with"
-        )
-    try:
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigurationFault(
-            f"the signing key {path} (TAILRACE_SIGNING_KEY_FILE) cannot be read: {error.strerror}"
-        ) from error
-    if not key:
-        raise ConfigurationFault(f"the signing key {path} is empty; expected at least 32 random bytes")
-    return key
+    return StoredArtefacts(ObjectStore.from_url(settings.object_store), settings.signing_key())

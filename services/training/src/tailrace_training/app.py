@@ -12,7 +12,6 @@ from typing import Any
 
 from tailrace_runtime.clock import Clock, SystemClock
 from tailrace_runtime.consumer import ConsumerRole, Outcome
-from tailrace_runtime.errors import ConfigurationFault
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.records import Record
 from tailrace_runtime.service import Service
@@ -52,7 +51,7 @@ def create_service(
             specs=specs,
             checkpoints=checkpoints,
             artefacts=objects,
-            learners=RiverRuns(signing_key(settings)),
+            learners=RiverRuns(settings.signing_key()),
             versions=versions,
             code_version=code_version,
             kept_revisions=settings.kept_revisions,
@@ -98,21 +97,3 @@ def _role(
         return await method(state, records)
 
     return ConsumerRole(name, {topic: handle}, state, tick_seconds=tick_seconds, max_records=max_records)
-
-
-def signing_key(settings: TrainingSettings) -> bytes:
-    """The key that river artefacts are signed with. Raises ConfigurationFault."""
-    path = settings.signing_key_file
-    if path is None:
-        raise ConfigurationFault(
-            "TAILRACE_SIGNING_KEY_FILE is not set: name the file with the key that serving verifies artefacts with"
-        )
-    try:
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigurationFault(
-            f"the signing key {path} (TAILRACE_SIGNING_KEY_FILE) cannot be read: {error.strerror}"
-        ) from error
-    if not key:
-        raise ConfigurationFault(f"the signing key {path} is empty; expected at least 32 random bytes")
-    return key
