@@ -76,6 +76,16 @@ def test_an_event_in_full_is_taken_as_it_is() -> None:
     assert as_label({"prediction_id": "x", "label": 1, "time": "2026-05-04T00:00:00Z"}, "rain").time == NOW
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [({"prediction_id": "x", "label": 1}, "tailrace send labels"), ({"prediction_id": "x"}, "found nothing")],
+)
+def test_a_row_that_is_no_prediction(row: dict[str, Any], words: str) -> None:
+    """A file of labels, sent as predictions, would flood the dead letters."""
+    with pytest.raises(ValueError, match=words):
+        as_prediction(row, "rain")
+
+
 def test_times_as_people_write_them() -> None:
     """A date or a time without an offset would be refused, or shifted."""
     assert moment(date(2026, 5, 4)) == NOW
@@ -85,11 +95,13 @@ def test_times_as_people_write_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("missing.jsonl", "no such file"), ("broken.parquet", "not a Parquet file")]
+    ("name", "words"),
+    [("missing.jsonl", "no such file"), ("broken.parquet", "not a Parquet file"), ("binary.jsonl", "not text")],
 )
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, words: str) -> None:
     """A typing error in a file name would show a traceback."""
     (tmp_path / "broken.parquet").write_text("no")
+    (tmp_path / "binary.jsonl").write_bytes(b"\x7fELF\xd0")
     with pytest.raises(CommandError, match=words):
         list(rows(str(tmp_path / name)))
 
@@ -119,6 +131,10 @@ async def test_dead_letters_are_listed_once_and_replayed_whole(kafka: Broker) ->
     assert len(await dead_letters.read(to, dead_letters.Filter())) == 2
     chosen = await dead_letters.read(to, dead_letters.Filter(code="unknown-model", topic="label-events", model="rane"))
     assert chosen == [letter]
+    again = letter.model_copy(update={"offset": 9})
+    assert dead_letters.distinct([letter, again]) == [again]
+    with pytest.raises(CommandError, match="no dead letter label-events/0/3"):
+        await dead_letters.one(to, "label-events/0/3")
     assert await dead_letters.replay(to, chosen) == 1
     [record] = await kafka_records(kafka, to.topic_prefix + "label-events")
     assert (record.key, record.value, record.headers) == (b"q1", b'{"a": 1}', (("ce_type", b"t"),))

@@ -19,8 +19,8 @@ import typer
 from tailrace_cli import dead_letters as letters
 from tailrace_cli import sending, stack
 from tailrace_cli.connection import CommandError, Connection, connect
-from tailrace_cli.output import err, out, show
-from tailrace_cli.registry import issue
+from tailrace_cli.output import complain, near, out, say, show
+from tailrace_cli.registry import issue, outcome
 from tailrace_cli.state import known
 from tailrace_client import PublishError
 from tailrace_contracts import SpecError, load_spec
@@ -37,6 +37,8 @@ from tailrace_local import Home, LocalError, shown
 from tailrace_runtime.settings import KafkaSettings
 
 T = TypeVar("T")
+
+MOST_NAMED = 10
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,7 +70,7 @@ def main() -> None:
     try:
         app()
     except (CommandError, SpecError, PublishError, LocalError) as error:
-        err.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        complain("error:", str(error))
         sys.exit(1)
 
 
@@ -89,18 +91,19 @@ def up(
     """Start Kafka, PostgreSQL and the five services on this machine; they go on until `tailrace down`."""
     home = Home.chosen()
     if stack.is_up(home):
-        out.print(f"already up in {home.folder}")
+        say(f"already up in {home.folder}")
     else:
         with shown() as report:
             stack.bring_up(home, detached=True, report=report, base_port=port)
     _status(home, as_json=False)
+    say(f"the console is at {connect(home).monitoring_url}")
 
 
 @app.command()
 def down() -> None:
     """Stop everything that `tailrace up` started here. Data stay in the home."""
     stopped = stack.take_down(Home.chosen())
-    out.print(f"stopped {', '.join(stopped)}")
+    say(f"stopped {', '.join(stopped)}")
 
 
 @app.command()
@@ -116,7 +119,7 @@ def _status(home: Home, *, as_json: bool) -> None:
             "pid": entry.pid if entry.alive() else None,
             "state": "running" if entry.alive() else "ended",
             "address": f"127.0.0.1:{entry.port}",
-            "log": entry.log,
+            "log": near(entry.log),
         }
         for entry in home.noted()
     ]
@@ -135,7 +138,7 @@ def setup(
     from tailrace_cli.setup import prepare
 
     for line in asyncio.run(prepare(KafkaSettings(), admin_database_url, secrets)):
-        out.print(line, highlight=False, soft_wrap=True)
+        say(line)
 
 
 # ---------------------------------------------------------------- models
@@ -149,7 +152,7 @@ def apply(
     """Make a YAML file the spec of its model: checked here, then by the registry, then in force everywhere."""
     loaded = load_spec(spec)
     answer = _run(lambda to: issue(to, loaded.model, ApplySpec(spec=loaded), reason))
-    out.print(f"{loaded.model}: {answer.subject} {answer.outcome}" + (f" ({answer.reason})" if answer.reason else ""))
+    say(outcome(answer))
 
 
 @app.command()
@@ -176,9 +179,7 @@ def models(as_json: AsJson = False) -> None:
 
 def _command(model: str, command: Command, reason: str) -> None:
     answer = _run(lambda to: issue(to, model, command, reason))
-    out.print(
-        f"{model}: {answer.action} {answer.subject} {answer.outcome}" + (f" ({answer.reason})" if answer.reason else "")
-    )
+    say(outcome(answer))
 
 
 @app.command()
@@ -224,9 +225,11 @@ def send(
     if as_json:
         out.print_json(json.dumps({"sent": result.sent, "refused": result.refused}))
     else:
-        out.print(f"sent {result.sent} {kind}")
-        for sentence in result.refused:
-            err.print(f"refused {sentence}", highlight=False, soft_wrap=True)
+        say(f"sent {result.sent} {kind if result.sent != 1 else kind[:-1]}")
+        for sentence in result.refused[:MOST_NAMED]:
+            complain("refused", sentence)
+        if (more := len(result.refused) - MOST_NAMED) > 0:
+            complain("refused", f"{more} more (--json names them all)")
     if result.refused:
         raise typer.Exit(1)
 
@@ -239,7 +242,7 @@ def _letter_row(letter: EventParked) -> dict[str, Any]:
         "record": letters.name(letter),
         "code": letter.code,
         "model": letter.model,
-        "time": letter.time,
+        "time": f"{letter.time:%Y-%m-%d %H:%M:%S}",
         "reason": letter.reason,
     }
 
@@ -256,11 +259,7 @@ def dead_show(
     record: Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET, as `list` shows it.")], as_json: AsJson = False
 ) -> None:
     """Show one dead letter whole: where it stood, why it was parked, and its bytes."""
-    found = _run(lambda to: letters.read(to, letters.Filter(name=record)))
-    if not found:
-        msg = f"no dead letter {record}; `tailrace dead-letters list` names them"
-        raise CommandError(msg)
-    letter = found[0]
+    letter = _run(lambda to: letters.one(to, record))
     if as_json:
         out.print_json(letter.model_dump_json())
         return
@@ -270,7 +269,7 @@ def dead_show(
         "key": letters.text(letter.key),
     }
     show([{"field": name, "value": value} for name, value in rows.items()], as_json=False, empty="")
-    out.print(letters.text(letter.value), markup=False, highlight=False, soft_wrap=True)
+    say(letters.text(letter.value))
 
 
 @dead.command("replay")
@@ -284,11 +283,13 @@ def dead_replay(
     """Publish the original records again, for example after a spec was corrected. Twice changes nothing."""
 
     async def work(to: Connection) -> int:
-        found = await letters.read(to, letters.Filter(topic, code, model, record))
+        if record:
+            await letters.one(to, record)
+        found = letters.distinct(await letters.read(to, letters.Filter(topic, code, model, record)))
         return len(found) if dry_run else await letters.replay(to, found)
 
     count = _run(work)
-    out.print(f"{'would replay' if dry_run else 'replayed'} {count} record{'s' if count != 1 else ''}")
+    say(f"{'would replay' if dry_run else 'replayed'} {count} record{'s' if count != 1 else ''}")
 
 
 # ---------------------------------------------------------------- demos

@@ -71,6 +71,20 @@ async def read(connection: Connection, wanted: Filter) -> list[EventParked]:
     return sorted((each for each in found.values() if wanted.admits(each)), key=lambda each: each.time)
 
 
+async def one(connection: Connection, record: str) -> EventParked:
+    """The dead letter of this name. Raises CommandError when there is none."""
+    found = await read(connection, Filter(name=record))
+    if not found:
+        msg = f"no dead letter {record}; `tailrace dead-letters list` names them"
+        raise CommandError(msg)
+    return found[0]
+
+
+def distinct(letters: list[EventParked]) -> list[EventParked]:
+    """Each original record once, its newest letter: one that was replayed in vain stands there several times."""
+    return list({(letter.topic, letter.key, letter.value): letter for letter in letters}.values())
+
+
 async def replay(connection: Connection, letters: list[EventParked]) -> int:
     """Publish the original records again, and wait until the broker has them. Returns how many."""
     async with AsyncPublisher(

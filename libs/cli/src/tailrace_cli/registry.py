@@ -61,6 +61,11 @@ async def issue(connection: Connection, model: str, command: Command, reason: st
     return answer
 
 
+def outcome(answer: AuditRecorded) -> str:
+    """What an answer says to a person, in one sentence."""
+    return f"{answer.outcome}: {answer.reason or f'{answer.action} of {answer.subject} of {answer.model}'}"
+
+
 async def _answer(consumer: AIOKafkaConsumer, command_id: str) -> AuditRecorded:
     deadline = datetime.now(UTC).timestamp() + ANSWER_SECONDS
     while datetime.now(UTC).timestamp() < deadline:

@@ -72,8 +72,15 @@ def rows(source: str) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return
-    with path.open(encoding="utf-8") as lines:
-        yield from _json_lines(source, lines)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from _json_lines(source, lines)
+    except UnicodeDecodeError:
+        msg = f"{source}: not text; expected JSON lines, or a file whose name ends in .parquet"
+        raise CommandError(msg) from None
+    except OSError as error:
+        msg = f"{source}: cannot be read ({error.strerror}); name a .jsonl or .parquet file, or - for standard input"
+        raise CommandError(msg) from None
 
 
 def _json_lines(name: str, lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -123,6 +130,12 @@ def _flat_prediction(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if row.get("prediction") is not None:
         known["served"] = ArmOutput(arm="external", prediction=row["prediction"], probability=row.get("probability"))
+    if not features:
+        msg = "features: expected the model's features, under `features` or beside the other fields, found nothing"
+        raise ValueError(msg)
+    if features.keys() == {"label"}:
+        msg = "a label, not a prediction; send it with `tailrace send labels`"
+        raise ValueError(msg)
     return known | {"features": features}
 
 
