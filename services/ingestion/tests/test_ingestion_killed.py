@@ -116,14 +116,14 @@ async def test_validate_killed_after_effect_before_commit(deployment: Deployment
     """Events would be lost by a crash, or counted twice in their windows."""
     first = worker("validate", COMMIT_SECONDS="600")
     await eventually(first.ready, seconds=40)
-    await deployment.publish(*(prediction(n, days=n % 30) for n in range(300)))
+    await deployment.publish(*(prediction(n, days=n / 20) for n in range(300)))
 
     async def folded() -> bool:
         return await events_folded(deployment) >= 300
 
     await eventually(folded, seconds=30)
     first.kill()
-    await deployment.publish(*(prediction(n, days=n % 30) for n in range(300, 500)))
+    await deployment.publish(*(prediction(n, days=n / 20) for n in range(300, 500)))
     second = worker("validate")
 
     async def everything() -> bool:

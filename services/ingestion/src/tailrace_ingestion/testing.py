@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import (
     ArmOutput,
     Event,
@@ -205,13 +206,13 @@ class Deployment:
     async def records(self, topic: str) -> list[Record]:
         """Everything that is on a topic now, partition by partition, in order."""
         consumer = AIOKafkaConsumer(
-            self.settings.topic(topic), bootstrap_servers=self.settings.kafka_bootstrap, enable_auto_commit=False
+            bootstrap_servers=self.settings.kafka_bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
         )
+        partitions = [TopicPartition(self.settings.topic(topic), each) for each in range(topics()[topic].partitions)]
         await consumer.start()
         try:
-            partitions = sorted(consumer.assignment())
+            consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
-            await consumer.seek_to_beginning(*partitions)
             found: list[Record] = []
             while any([await consumer.position(each) < end for each, end in ends.items()]):
                 for batch in (await consumer.getmany(timeout_ms=100)).values():

@@ -70,7 +70,11 @@ class GroupOffsets:
 async def _reader(settings: KafkaSettings, *topics: str) -> AsyncIterator[Any]:
     """A consumer of no group, on all partitions of the topics. A broker that is away is a reason to try again later."""
     consumer = AIOKafkaConsumer(
-        *topics, **connection(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
+        *topics,
+        **connection(settings),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=_FETCH_BYTES,
     )
     try:
         await consumer.start()
@@ -86,7 +90,6 @@ async def _all_records(consumer: Any) -> AsyncIterator[Any]:
     partitions: list[TopicPartition] = sorted(consumer.assignment())
     if not partitions:
         raise RetryLater("the topic has no partitions yet")
-    await consumer.seek_to_beginning(*partitions)
     ends = await consumer.end_offsets(partitions)
     while any([await consumer.position(partition) < end for partition, end in ends.items()]):
         for batch in (await consumer.getmany(timeout_ms=_POLL_MS)).values():

@@ -80,7 +80,7 @@ class Validating(Stateless):
             outgoing(partial, PARTIALS, record_key(partial), partition=partition_of_model(partial.model))
             for partial in book.publish()
         ]
-        return Outcome(emit=emit, commit_through=book.read_through)
+        return Outcome(emit=emit, commit_through=book.committable)
 
 
 def partition_of_model(model: str) -> int:

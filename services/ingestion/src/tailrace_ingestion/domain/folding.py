@@ -183,6 +183,7 @@ class SourceBook:
         self._rows: list[Rows] = []
         self._begun = False
         self._published_through = -1
+        self._covered = -1
         self._published: dict[tuple[str, datetime], tuple[_Head, bytes]] = {}
         self._watermarks: dict[str, list[tuple[int, float]]] = {}
 
@@ -196,6 +197,7 @@ class SourceBook:
             known = self._published.get(key)
             if known is None or head.source.through_offset >= known[0].source.through_offset:
                 self._published[key] = (head, value)
+            self._covered = max(self._covered, head.source.through_offset)
             watermarks = self._watermarks.setdefault(head.model, [])
             watermarks.append((head.source.through_offset, head.watermark.timestamp()))
 
@@ -260,6 +262,15 @@ class SourceBook:
             fold.add(column, positions, rows.valid)
 
     # ------------------------------------------------------------ publication
+
+    @property
+    def committable(self) -> int:
+        """The last offset that may be committed, -1 for none.
+
+        What an earlier life had published beyond its commit is first read to its end: in between, no partial would
+        tell the next life where the watermarks stood.
+        """
+        return self._published_through if self._published_through >= self._covered else -1
 
     @property
     def unpublished(self) -> bool:
