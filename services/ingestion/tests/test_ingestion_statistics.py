@@ -278,6 +278,20 @@ def test_windows_long_over_are_forgotten_and_stay_so() -> None:
     assert due(windows) == []
 
 
+def test_a_window_is_closed_before_it_is_forgotten() -> None:
+    """Where events jump ahead, windows would be forgotten that nobody has ever seen closed."""
+    windows = ModelWindows("rain")
+    for source in (0, 1):
+        windows.apply(partial(source, 0, 3), 1000, TIMING)
+    assert due(windows) == [(0, 6, False)]
+    windows.apply(partial(0, 90, 1), 2000, TIMING)
+    windows.apply(partial(1, 90, 1), 2000, TIMING)
+    windows.apply(partial(1, 10, 1, watermark=90), 2000, TIMING)
+    assert windows.forget(TIMING) == []
+    assert due(windows, now=1) == [(0, 6, True), (10, 1, True), (90, 2, False)]
+    assert len(windows.forget(TIMING)) == 3
+
+
 def test_what_a_crash_leaves_in_the_tables_goes_on() -> None:
     """After a restart, windows would be incomplete, or closed ones be announced once more."""
     windows = ModelWindows("rain")

@@ -230,6 +230,7 @@ class FaustAggregation:
             self._tables[name] = self._kept_table(app, name)
         app.agent(partials, name=ROLE, concurrency=1)(self._agent)
         app.on_partitions_assigned.connect(self._note_assignment, weak=False)
+        app.on_rebalance_complete.connect(self._note_recovery, weak=False)
         return app
 
     def _folder(self) -> Path:
@@ -280,11 +281,14 @@ class FaustAggregation:
                 raise error(f"changelog topic {name} could not be created")
 
     async def _note_assignment(self, _app: Any, assigned: Any, **_: Any) -> None:
-        """The tables are recovered after this and before the next partial: rebuild from them then."""
-        log.info("partials assigned", partitions=sorted(each.partition for each in assigned))
+        """Nothing in memory counts until the tables are recovered; what was not acknowledged comes again."""
+        log.info("partials assigned", partitions=sorted({each.partition for each in assigned}))
         self._stale = True
         self._unsettled.clear()
         self._published.clear()
+
+    async def _note_recovery(self, _app: Any, **_: Any) -> None:
+        self._rebuild()
 
     # ------------------------------------------------------------ partials
 

@@ -36,10 +36,12 @@ class Source(Struct, gc=False):
 class ModelState(Struct):
     """What must outlive the windows.
 
-    `closed` are the starts of kept windows that were given out as closed, with the sum of through-offsets that they had.
+    `closed` are the starts of kept windows that were given out as closed, with the sum of through-offsets that they had;
+    `forgotten` is the newest end of those that are kept no more.
     """
 
     first_ms: int = 0
+    forgotten: float = -1e18
     sources: dict[int, Source] = msgspec.field(default_factory=dict)
     closed: dict[float, int] = msgspec.field(default_factory=dict)
 
@@ -95,7 +97,7 @@ class ModelWindows:
         key, source = key_of(partial), partial.source.partition
         window = self.windows.get(key)
         if window is None:
-            if self._forgettable(key, timing):
+            if key.end <= self.state.forgotten:
                 return False
             window = self.windows[key] = MergedWindow()
         known = window.parts.get(source)
@@ -135,16 +137,19 @@ class ModelWindows:
                 yield merged(window.parts.values(), closed=False)
 
     def forget(self, timing: Timing) -> list[PartialSummarised]:
-        """Drop windows that are long over; the partials that need not be stored any more."""
-        over = [key for key, window in self.windows.items() if not window.changed and self._forgettable(key, timing)]
+        """Drop windows that were given out as closed and are long over; the partials that need not be stored any more."""
+        watermark = self.watermark(timing)
+        over = [
+            key
+            for key, window in self.windows.items()
+            if key.end + timing.lateness + max(timing.lateness, key.end - key.start) <= watermark
+            and self.state.closed.get(key.start) == window.through()
+        ]
         dropped = [part for key in over for part in self.windows.pop(key).parts.values()]
         for key in over:
             self.state.closed.pop(key.start, None)
+            self.state.forgotten = max(self.state.forgotten, key.end)
         return dropped
-
-    def _forgettable(self, key: WindowKey, timing: Timing) -> bool:
-        kept = timing.lateness + max(timing.lateness, key.end - key.start)
-        return key.end + kept <= self.watermark(timing)
 
 
 def merged(parts: Iterable[PartialSummarised], *, closed: bool) -> WindowSummarised:
