@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 from tailrace_testing import eventually
@@ -72,10 +73,11 @@ def typed(script: str, folder: Path, env: dict[str, str]) -> subprocess.Complete
 async def ready(tailrace: Running, command: str, *, lived: bool) -> None:
     """Wait for what a reader waits for before typing this command; `lived` once the change has been lived through."""
 
-    async def serving() -> None:
-        champions = [row["version"] for row in tailrace.json("models") if row["role"] == "champion"]
-        assert champions
-        assert (champions != ["1"]) or not lived
+    registry = f"http://127.0.0.1:{tailrace.port('registry')}/v1/models/delivery"
+
+    def serving() -> bool:
+        champion = httpx.get(registry).json()["champion"]
+        return champion is not None and (champion["version"] != 1 or not lived)
 
     async def parked() -> None:
         assert tailrace.json("dead-letters", "list", "--model", "delivery")
@@ -86,7 +88,7 @@ async def ready(tailrace: Running, command: str, *, lived: bool) -> None:
         await eventually(parked, seconds=SECONDS)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_the_tutorial_works(tailrace: Running, tmp_path: Path) -> None:
     """A newcomer would be stuck in the middle of the tutorial."""
     (tmp_path / "delivery").mkdir()

@@ -172,8 +172,9 @@ def models(as_json: AsJson = False) -> None:
         for model in sorted(facts.specs)
         for each in sorted(facts.versions.get(model, {}).values(), key=lambda version: version.version)
     ]
-    rows += [{"model": model, "version": "none yet"} for model in sorted(facts.specs) if model not in facts.versions]
     columns = ("model", "version", "role", "learner", "examples", "accuracy", "trained_on")
+    none = dict.fromkeys(columns) | {"version": None if as_json else "none yet"}
+    rows += [none | {"model": model} for model in sorted(facts.specs) if model not in facts.versions]
     show(rows, as_json=as_json, empty="no models; apply a spec with `tailrace apply SPEC.yaml`", columns=columns)
 
 
