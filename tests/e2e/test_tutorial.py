@@ -72,12 +72,11 @@ def typed(script: str, folder: Path, env: dict[str, str]) -> subprocess.Complete
 
 async def ready(tailrace: Running, command: str, *, lived: bool) -> None:
     """Wait for what a reader waits for before typing this command; `lived` once the change has been lived through."""
-
     registry = f"http://127.0.0.1:{tailrace.port('registry')}/v1/models/delivery"
 
     def serving() -> bool:
-        champion = httpx.get(registry).json()["champion"]
-        return champion is not None and (champion["version"] != 1 or not lived)
+        champion = httpx.get(registry).json().get("champion")
+        return champion is not None and (champion != 1 or not lived)
 
     async def parked() -> None:
         assert tailrace.json("dead-letters", "list", "--model", "delivery")
