@@ -87,6 +87,20 @@ async def test_wrong_events_are_parked_with_a_sentence_and_can_come_back(tailrac
     assert replayed.stdout.startswith("replayed 1 record")
 
 
+async def test_a_file_of_nothing_but_mistakes_stops_nobody(tailrace: Running, tmp_path: Path) -> None:
+    """One producer with a misspelt model name would stop ingestion for all models, for good."""
+    lines = [prediction("misspelt", str(number), time="2026-05-04T00:00:00Z") for number in range(500)]
+    assert tailrace.run("send", "predictions", "-", text="\n".join(map(json.dumps, lines))).returncode == 0
+
+    async def all_parked() -> bool:
+        return len(tailrace.json("dead-letters", "list", "--model", "misspelt")) == len(lines)
+
+    assert await eventually(all_parked)
+    assert applied(tailrace, tmp_path, "misspelt").returncode == 0
+    states = {row["name"]: row["state"] for row in tailrace.json("status")}
+    assert states["ingestion"] == "running"
+
+
 def test_inference_mistakes(tailrace: Running) -> None:
     """A gateway would get a 500 with a traceback for its own mistake."""
     url = f"http://127.0.0.1:{tailrace.port('serving')}"

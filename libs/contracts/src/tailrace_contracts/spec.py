@@ -308,7 +308,8 @@ def parse_spec(document: Any, source: str = "spec") -> ModelSpec:
     Raises SpecError with one sentence that names `source`, the field, what was found and what was expected.
     """
     if not isinstance(document, dict):
-        msg = f"{source}: expected a mapping with at least model, owner, features and label, found {type(document).__name__}"
+        found = "nothing" if document is None else type(document).__name__
+        msg = f"{source}: expected a mapping with at least model, owner, features and label, found {found}"
         raise SpecError(msg)
     try:
         return ModelSpec.model_validate(document)

@@ -18,7 +18,7 @@ from tailrace_ingestion.adapters.topics import GroupOffsets, KafkaPartials
 from tailrace_ingestion.consumers import Aggregating, Archiving, Joining, Validating
 from tailrace_ingestion.http import PublicEvent, create_api
 from tailrace_ingestion.settings import IngestionSettings
-from tailrace_runtime.consumer import BatchHandler, ConsumerRole, RoleState
+from tailrace_runtime.consumer import BatchHandler, ConsumerRole, DeadLetterLimit, RoleState
 from tailrace_runtime.metrics import Instrument, Metrics
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
@@ -67,7 +67,9 @@ class _Roles:
     def validate(self, topics: Mapping[str, Callable[..., Any]]) -> Role:
         settings = self._settings
         state = Validating(self._specs, KafkaPartials(settings), self._metrics, settings.max_waiting_rows)
-        return _consumer("validate", topics, state, settings.partial_seconds)
+        role = _consumer("validate", topics, state, settings.partial_seconds)
+        role.dead_letter_limit = DeadLetterLimit(share=settings.invalid_share_limit)  # ADR 18
+        return role
 
     def join(self, topics: Mapping[str, Callable[..., Any]]) -> Role:
         settings = self._settings
@@ -104,7 +106,9 @@ class _Roles:
         return BackgroundRole("aggregate", faust.run)
 
 
-def _consumer(name: str, topics: Mapping[str, Callable[..., Any]], state: RoleState, tick_seconds: float) -> Role:
+def _consumer(
+    name: str, topics: Mapping[str, Callable[..., Any]], state: RoleState, tick_seconds: float
+) -> ConsumerRole:
     """A consumer group whose handlers are methods of its state."""
     handlers: dict[str, BatchHandler] = {topic: partial(handler, state) for topic, handler in topics.items()}
     return ConsumerRole(name, handlers, state, tick_seconds)

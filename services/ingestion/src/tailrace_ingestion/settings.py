@@ -18,6 +18,9 @@ class IngestionSettings(ServiceSettings):
     partial_seconds: float = Field(default=1, gt=0, description="between two publications of partials")
     max_waiting_rows: int = Field(default=8_192, gt=0, description="events that wait for a fold, in each partition")
     spec_refresh_seconds: float = Field(default=1, gt=0, description="between two looks for an unknown model's spec")
+    invalid_share_limit: float = Field(
+        default=1, gt=0, le=1, description="validate stops when a larger share of events is invalid; 1: never"
+    )
     window_seconds: float = Field(default=1, gt=0, description="between two publications of an open window")
     idle_source_seconds: float = Field(
         default=60, gt=0, description="a source partition silent for longer does not hold windows open"
