@@ -224,12 +224,12 @@ def due(windows: ModelWindows, now: float = 0.0) -> list[tuple[int, int, bool]]:
 def test_partials_of_all_sources_add_up_and_replace_their_own() -> None:
     """A window would count a partition twice, or forget one."""
     windows = ModelWindows("rain")
-    assert windows.apply(partial(0, 0, 3), 1000, TIMING)
-    assert windows.apply(partial(1, 0, 4), 1000, TIMING)
+    assert windows.apply(partial(0, 0, 3), 1000)
+    assert windows.apply(partial(1, 0, 4), 1000)
     assert due(windows) == [(0, 7, False)]
-    assert windows.apply(partial(0, 0, 5, through=12), 1000, TIMING)
-    assert not windows.apply(partial(0, 0, 4, through=11), 1000, TIMING)
-    assert not windows.apply(partial(0, 0, 5, through=12), 1000, TIMING)
+    assert windows.apply(partial(0, 0, 5, through=12), 1000)
+    assert not windows.apply(partial(0, 0, 4, through=11), 1000)
+    assert not windows.apply(partial(0, 0, 5, through=12), 1000)
     assert due(windows, now=0.5) == []
     assert due(windows, now=1.0) == [(0, 9, False)]
 
@@ -237,12 +237,12 @@ def test_partials_of_all_sources_add_up_and_replace_their_own() -> None:
 def test_a_window_closes_when_every_source_has_passed_it() -> None:
     """A window would be judged before all partitions have told what they saw."""
     windows = ModelWindows("rain")
-    windows.apply(partial(0, 0, 3), 1000, TIMING)
-    windows.apply(partial(0, 20, 1, watermark=25), 1000, TIMING)
+    windows.apply(partial(0, 0, 3), 1000)
+    windows.apply(partial(0, 20, 1, watermark=25), 1000)
     assert due(windows) == [(0, 3, False), (20, 1, False)]
-    windows.apply(partial(1, 0, 4), 2000, TIMING)
+    windows.apply(partial(1, 0, 4), 2000)
     assert due(windows, now=1) == [(0, 7, False)]
-    windows.apply(partial(1, 10, 1, watermark=15), 3000, TIMING)
+    windows.apply(partial(1, 10, 1, watermark=15), 3000)
     assert due(windows, now=2) == [(0, 7, True), (10, 1, False)]
     assert due(windows, now=3) == []
 
@@ -250,8 +250,8 @@ def test_a_window_closes_when_every_source_has_passed_it() -> None:
 def test_a_silent_source_does_not_hold_windows_open() -> None:
     """One idle partition would keep every window of a model open for ever."""
     windows = ModelWindows("rain")
-    windows.apply(partial(1, 0, 4), 1000, TIMING)
-    windows.apply(partial(0, 20, 1, watermark=25), 62_000, TIMING)
+    windows.apply(partial(1, 0, 4), 1000)
+    windows.apply(partial(0, 20, 1, watermark=25), 62_000)
     assert due(windows) == [(0, 4, True), (20, 1, False)]
 
 
@@ -259,10 +259,10 @@ def test_a_late_partial_gives_a_closed_window_out_again() -> None:
     """A partition that was slow would be missing from closed windows for ever."""
     windows = ModelWindows("rain")
     for source in (0, 1):
-        windows.apply(partial(source, 0, 3), 1000, TIMING)
-        windows.apply(partial(source, 10, 1, watermark=16), 1000, TIMING)
+        windows.apply(partial(source, 0, 3), 1000)
+        windows.apply(partial(source, 10, 1, watermark=16), 1000)
     assert due(windows)[0] == (0, 6, True)
-    windows.apply(partial(0, 0, 4, through=11), 1000, TIMING)
+    windows.apply(partial(0, 0, 4, through=11), 1000)
     assert due(windows)[0] == (0, 7, True)
 
 
@@ -270,11 +270,11 @@ def test_windows_long_over_are_forgotten_and_stay_so() -> None:
     """The tables would grow for ever, or an old partial bring a window back with part of its events."""
     windows = ModelWindows("rain")
     for source in (0, 1):
-        windows.apply(partial(source, 0, 3), 1000, TIMING)
-        windows.apply(partial(source, 30, 1, watermark=26), 1000, TIMING)
+        windows.apply(partial(source, 0, 3), 1000)
+        windows.apply(partial(source, 30, 1, watermark=26), 1000)
     assert len(due(windows)) == 2
     assert [part.source.partition for part in windows.forget(TIMING)] == [0, 1]
-    assert not windows.apply(partial(0, 0, 3), 1000, TIMING)
+    assert not windows.apply(partial(0, 0, 3), 1000)
     assert due(windows) == []
 
 
@@ -282,11 +282,11 @@ def test_a_window_is_closed_before_it_is_forgotten() -> None:
     """Where events jump ahead, windows would be forgotten that nobody has ever seen closed."""
     windows = ModelWindows("rain")
     for source in (0, 1):
-        windows.apply(partial(source, 0, 3), 1000, TIMING)
+        windows.apply(partial(source, 0, 3), 1000)
     assert due(windows) == [(0, 6, False)]
-    windows.apply(partial(0, 90, 1), 2000, TIMING)
-    windows.apply(partial(1, 90, 1), 2000, TIMING)
-    windows.apply(partial(1, 10, 1, watermark=90), 2000, TIMING)
+    windows.apply(partial(0, 90, 1), 2000)
+    windows.apply(partial(1, 90, 1), 2000)
+    windows.apply(partial(1, 10, 1, watermark=90), 2000)
     assert windows.forget(TIMING) == []
     assert due(windows, now=1) == [(0, 6, True), (10, 1, True), (90, 2, False)]
     assert len(windows.forget(TIMING)) == 3
@@ -297,7 +297,7 @@ def test_what_a_crash_leaves_in_the_tables_goes_on() -> None:
     windows = ModelWindows("rain")
     kept = [partial(source, day, 3, watermark=16) for source in (0, 1) for day in (0, 10)]
     for each in kept:
-        windows.apply(each, 1000, TIMING)
+        windows.apply(each, 1000)
     assert due(windows) == [(0, 6, True), (10, 6, False)]
     again = ModelWindows("rain", windows.dump())
     for each in kept:
@@ -309,8 +309,8 @@ def test_the_newest_spec_decides_what_a_column_is() -> None:
     """A change of type would stop the aggregation of every window that saw both."""
     windows = ModelWindows("rain")
     words = {"wind": CategoricalSummary(count=2, counts={"calm": 2})}
-    windows.apply(partial(0, 0, 3), 1000, TIMING)
-    windows.apply(partial(1, 0, 2).model_copy(update={"columns": words, "spec_revision": 2}), 1000, TIMING)
+    windows.apply(partial(0, 0, 3), 1000)
+    windows.apply(partial(1, 0, 2).model_copy(update={"columns": words, "spec_revision": 2}), 1000)
     (window,) = windows.due(TIMING, 0, 1)
     assert (window.spec_revision, window.events, window.columns) == (2, 5, words)
 

@@ -79,7 +79,7 @@ class Aggregating:
             sentence = f"{record} is no partial-summarised event: {where}: {first['msg']}"
             raise PoisonEvent("not-an-event", sentence) from None
         windows, timing = self._windows(partial.model), self._timing(partial.model)
-        if windows.apply(partial, record.timestamp_ms, timing):
+        if windows.apply(partial, record.timestamp_ms):
             tables.keep_partial(record_key(partial), record.value)
         over = windows.forget(timing)
         for old in over:

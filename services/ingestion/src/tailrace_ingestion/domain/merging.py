@@ -91,7 +91,7 @@ class ModelWindows:
         window.parts[partial.source.partition] = partial
         window.changed = self.state.closed.get(key.start) != window.through()
 
-    def apply(self, partial: PartialSummarised, arrived_ms: int, timing: Timing) -> bool:
+    def apply(self, partial: PartialSummarised, arrived_ms: int) -> bool:
         """Merge a partial in; False when it says nothing new (an old one, or one for a window long forgotten)."""
         self._hear(partial, arrived_ms)
         key, source = key_of(partial), partial.source.partition
