@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from tailrace_cli.connection import Connection
 from tailrace_cli.demo import datasets, report
-from tailrace_cli.demo.story import Story
+from tailrace_cli.demo.story import Score, Story
+from tailrace_cli.demo.view import line, screen
+from tailrace_cli.demo.watcher import Flow, Watcher
 from tailrace_cli.demo.weather import prediction_id
-from tailrace_contracts.events import ArmOutput, DeploymentChanged, Evidence, ExampleLabelled, GroupRates
+from tailrace_contracts.events import ArmOutput, DeploymentChanged, Evidence, ExampleLabelled, GroupRates, decode
 from tailrace_contracts.ranges import LogRanges, Trigger
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -100,3 +106,27 @@ def test_the_data_sets_are_what_their_story_says() -> None:
     assert set(first.features) == set(datasets.spec("employment").feature_names)
     assert set(days[0].features) == set(datasets.spec("rain").feature_names)
     assert first.time == datetime(2015, 1, 1, tzinfo=UTC)
+
+
+def test_the_screen_shows_the_loop() -> None:
+    """Whoever watches the demo would not see who answers, how well, and what happens."""
+    told = story()
+    for path in sorted((Path(__file__).parents[3] / "schemas" / "examples").glob("*/*.json")):
+        told.tell(decode(path.read_bytes()))
+    told.scores[1] = Score(right=800, total=1_000)
+    watcher = Watcher(
+        Connection("127.0.0.1:9", "", "", ""), told, "rain-", {"training-online": Flow(lag=3, rate=120.0)}
+    )
+    console = Console(width=120, file=io.StringIO())
+    console.print(screen(watcher, "day 1,200"))
+    shown = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
+    for words in (
+        "day 1,200",
+        "training-online",
+        "champion",
+        "80.0 %",
+        "concept-drift",
+        "version 3 is better in shadow",
+    ):
+        assert words in shown
+    assert "champion 1" in line(watcher, "day 1,200")

@@ -105,10 +105,12 @@ def _print(report: Report) -> None:
         out.print(
             f"alert     {alert.kind}: {alert.message}" + (f" -> {alert.led_to}" if alert.led_to else ""),
             highlight=False,
+            markup=False,
         )
     for promotion in report.promotions:
         evidence = "; ".join(promotion.evidence)
-        out.print(f"promotion version {promotion.from_version} -> {promotion.to_version}: {evidence}", highlight=False)
+        change = f"version {promotion.from_version} -> {promotion.to_version}"
+        out.print(f"promotion {change}: {evidence}", highlight=False, markup=False)
     _print_groups(report)
     accuracy = report.accuracy
     out.print(
@@ -117,7 +119,7 @@ def _print(report: Report) -> None:
         + (f", river alone {percent(accuracy.river_alone)}" if accuracy.river_alone is not None else "")
     )
     for problem in report.problems:
-        err.print(f"[red]problem[/]   {problem}", highlight=False, soft_wrap=True)
+        err.print(f"problem   {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_versions(report: Report) -> None:

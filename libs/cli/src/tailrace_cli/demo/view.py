@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -80,8 +81,8 @@ def _events(story: Story) -> Panel:
         f"[cyan]training[/] {each.run_id}: {each.stage}" + (f" {each.epoch}/{each.epochs}" if each.epochs else "")
         for each in list(story.trainings.values())[-2:]
     ]
-    alerts = [f"[red]alert[/] {each.kind}: {each.message}" for each in list(story.alerts.values())[-3:]]
-    changes = [f"[green]rollout[/] {each.reason}" for each in story.deployments[-3:]]
+    alerts = [f"[red]alert[/] {each.kind}: {escape(each.message)}" for each in list(story.alerts.values())[-3:]]
+    changes = [f"[green]rollout[/] {escape(each.reason)}" for each in story.deployments[-3:]]
     lines = (alerts + trainings + changes)[-EVENTS_SHOWN - 2 :]
     return Panel("\n".join(lines) or "nothing yet", title="what happens")
 
