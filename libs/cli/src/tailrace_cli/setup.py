@@ -55,7 +55,7 @@ async def _provisioned(admin_url: str, service: str, its_password: str) -> str:
 
 def _where(url: str) -> str:
     """Where the URL points, without the password in it."""
-    return urlsplit(url).netloc.rpartition("@")[2] or url
+    return urlsplit(url).netloc.rpartition("@")[2] or "no address"
 
 
 def write_once(path: Path, text: str) -> Path:
