@@ -29,7 +29,7 @@ from tailrace_cli.connection import Connection, connect
 from tailrace_cli.demo import datasets
 from tailrace_cli.demo.datasets import Row
 from tailrace_cli.demo.run import apply
-from tailrace_cli.demo.weather import HISTORY, LABEL_DELAY, prediction_id, publish_history, publish_label
+from tailrace_cli.demo.weather import HISTORY, LABEL_DELAY, prediction_id, publish_history, publish_label, until
 from tailrace_cli.registry import tail
 from tailrace_client import AsyncPublisher
 from tailrace_contracts.events import ExampleLabelled, RevisionTrained, VersionChanged, decode
@@ -75,6 +75,7 @@ class Learned:
         self.examples_of: dict[int, int] = {}
         self.served_at: dict[int, float] = {}
         self.version = 0
+        self.champion = False
 
     async def follow(self, consumer: AIOKafkaConsumer) -> None:
         """Read the topics until cancelled."""
@@ -91,6 +92,8 @@ class Learned:
                 self.examples_of[revision.revision] = revision.examples
             case VersionChanged(model=self.model, continual=True) as version:
                 self.version = version.version
+            case VersionChanged(model=self.model, stage="champion"):
+                self.champion = True
             case _:
                 pass
 
@@ -133,6 +136,8 @@ async def measure_latency(connection: Connection, spec: ModelSpec, rate: float, 
     ):
         tasks = [asyncio.create_task(learned.follow(consumer)), asyncio.create_task(ask(client, learned, live[-1]))]
         await publish_history(publisher, spec, rows[:HISTORY])
+        # The label's way is measured in a loop that runs: both learners have a version, the online one answers.
+        await until(lambda: learned.champion and bool(learned.served_at), "serving both versions")
         started = time.monotonic()
         for place, row in enumerate(live):
             await asyncio.sleep(max(0.0, started + place / rate - time.monotonic()))
@@ -154,6 +159,14 @@ async def measure_latency(connection: Connection, spec: ModelSpec, rate: float, 
     )
 
 
+def early(spec: ModelSpec) -> ModelSpec:
+    """The same spec, with an online learner that offers its version during history."""
+    if spec.learners.online is None:
+        return spec
+    online = spec.learners.online.model_copy(update={"min_examples": 500})
+    return spec.model_copy(update={"learners": spec.learners.model_copy(update={"online": online})})
+
+
 def main() -> None:
     """Run one of the measurements."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -167,7 +180,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home")
-        spec = datasets.spec("rain")
+        spec = early(datasets.spec("rain"))
         with stack.bring_up(home, detached=False, report=silent):
             asyncio.run(measure_latency(connect(home), spec, chosen.rate, chosen.seconds))
 

@@ -121,7 +121,7 @@ async def test_validate_killed_after_effect_before_commit(deployment: Deployment
     async def folded() -> bool:
         return await events_folded(deployment) >= 300
 
-    await eventually(folded, seconds=30)
+    await eventually(folded, seconds=60)
     first.kill()
     await deployment.publish(*(prediction(n, days=n / 20) for n in range(300, 500)))
     second = worker("validate")
@@ -148,7 +148,7 @@ async def test_join_killed_after_effect_before_commit(deployment: Deployment, wo
     async def some() -> bool:
         return len(await deployment.records("labelled-examples")) >= 100
 
-    await eventually(some, seconds=30)
+    await eventually(some, seconds=60)
     first.kill()
     second = worker("validate,join", instance="0" if state == "kept" else "1")
     await deployment.publish(*(label(n, days=n % 30 + 1) for n in range(100, 200)))
@@ -161,7 +161,7 @@ async def test_join_killed_after_effect_before_commit(deployment: Deployment, wo
     async def counted() -> bool:
         return await second.metric('tailrace_join_records{outcome="joined"') == 200
 
-    await eventually(counted, seconds=30)
+    await eventually(counted, seconds=60)
     found = await examples(deployment)
     assert {each.label_revision for each in found} == {0}
     assert len(found) == (200 if state == "kept" else 300)
@@ -207,7 +207,7 @@ async def test_two_processes_share_the_work_and_one_is_killed_under_load(
     async def folded() -> bool:
         return await events_folded(deployment) == total
 
-    await eventually(folded, seconds=30)
+    await eventually(folded, seconds=60)
     assert len(once(await deployment.records("predictions"))) == total
     assert {(each.prediction_id, each.label_revision) for each in await examples(deployment)} == {
         (f"p{n}", 0) for n in range(total)
@@ -230,7 +230,7 @@ async def test_a_process_that_is_told_to_stop_stops(deployment: Deployment, work
     async def forwarded() -> bool:
         return len(await deployment.records("predictions")) == 20
 
-    await eventually(forwarded, seconds=30)
+    await eventually(forwarded, seconds=60)
     process.process.send_signal(signal.SIGTERM)
     code, written = await process.ended()
     assert (code, "Traceback" in written) == (0, False), written

@@ -19,7 +19,7 @@ async def eventually(
 async def eventually(check: Callable[[], T], seconds: float = ..., every_seconds: float = ...) -> T: ...
 
 
-async def eventually(check: Callable[[], Any], seconds: float = 20.0, every_seconds: float = 0.05) -> Any:
+async def eventually(check: Callable[[], Any], seconds: float = 60.0, every_seconds: float = 0.05) -> Any:
     """Calls `check` until it is satisfied and returns what it returned.
 
     It is satisfied when it returns something true; one that is annotated `-> None` speaks by assertions and is
