@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from tailrace_ingestion.adapters.faust_app import FaustAggregation
+from tailrace_ingestion.adapters.faust_role import FaustAggregation
 from tailrace_ingestion.adapters.parquet import to_parquet
 from tailrace_ingestion.adapters.rocksdb import RocksStores
 from tailrace_ingestion.adapters.specs import FollowedSpecs
