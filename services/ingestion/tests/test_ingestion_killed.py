@@ -14,9 +14,10 @@ import pytest
 
 from tailrace_contracts.events import ExampleLabelled, PartialSummarised, WindowSummarised
 from tailrace_ingestion.settings import IngestionSettings
-from tailrace_ingestion.testing import START, Deployment, label, prediction
-from tailrace_runtime.records import Record
-from tailrace_testing import eventually
+from tailrace_ingestion.testing import START, Deployment, applied, label, prediction
+from tailrace_runtime.records import Record, outgoing
+from tailrace_runtime.topics import create_all
+from tailrace_testing import OwnBroker, eventually
 
 WORKER = Path(__file__).with_name("ingestion_worker.py")
 
@@ -234,3 +235,62 @@ async def test_a_process_that_is_told_to_stop_stops(deployment: Deployment, work
     process.process.send_signal(signal.SIGTERM)
     code, written = await process.ended()
     assert (code, "Traceback" in written) == (0, False), written
+
+
+async def test_a_process_stops_although_the_broker_is_gone(
+    broker_of_its_own: Callable[[], OwnBroker], tmp_path: Path
+) -> None:
+    """An outage of Kafka would leave processes behind that nothing but a kill ends."""
+    broker = broker_of_its_own()
+    settings = IngestionSettings(
+        kafka_bootstrap=broker.bootstrap, object_store=(tmp_path / "objects").as_uri(), state_dir=tmp_path / "state"
+    )
+    await create_all(settings)
+    process = Worker(settings, "", "0")
+    try:
+        await eventually(process.ready, seconds=60)
+        broker.kill()
+        process.process.send_signal(signal.SIGTERM)
+        code, _ = await process.ended(60)
+    finally:
+        with process.process:
+            process.process.kill()
+    assert code == 0
+
+
+async def test_a_broker_that_goes_away_and_returns_is_waited_for(
+    broker_of_its_own: Callable[[], OwnBroker], tmp_path: Path
+) -> None:
+    """After a restart of Kafka, events would be lost, or statistics and joins stand still."""
+    broker = broker_of_its_own()
+    settings = IngestionSettings(
+        kafka_bootstrap=broker.bootstrap,
+        object_store=(tmp_path / "objects").as_uri(),
+        state_dir=tmp_path / "state",
+        partial_seconds=0.2,
+        window_seconds=0.2,
+    )
+    await create_all(settings)
+    deployment = Deployment(settings)
+    await deployment.producer.start()
+    await deployment.send(outgoing(applied(), "model-specs", "rain"))
+    process = Worker(settings, "", "0")
+    try:
+        for numbers in (range(20), range(20, 40)):
+            await eventually(process.ready, seconds=60)
+            await deployment.publish(*(prediction(n, days=1) for n in numbers), *(label(n, days=2) for n in numbers))
+            total = numbers.stop
+
+            async def done(total: int = total) -> bool:
+                statistics = await deployment.events("feature-statistics")
+                counted = max((each.events for each in statistics if isinstance(each, WindowSummarised)), default=0)
+                return (len(await examples(deployment)), counted) == (total, total)
+
+            await eventually(done, seconds=60)
+            if total == 20:
+                broker.kill()
+                broker.start()
+    finally:
+        with process.process:
+            process.process.kill()
+        await deployment.producer.stop()

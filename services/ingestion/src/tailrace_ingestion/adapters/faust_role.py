@@ -90,8 +90,9 @@ class FaustAggregation:
         self._clock = clock or SystemClock()
         self._faust = Application(None, {})
         self._unsettled = _Taken([], [])
+        self._outbox: list[Outgoing] = []
+        self._held: list[_Taken] = []
         self._published: deque[_Taken] = deque()
-        self._letters: list[Outgoing] = []
         self._recovered = False
         self._hand = asyncio.Lock()
         self._agent_failed = asyncio.Event()
@@ -142,7 +143,7 @@ class FaustAggregation:
 
     async def _settle_at_last(self) -> None:
         """Publish and acknowledge what was taken in, if that can be done in a few seconds."""
-        with suppress(DeliveryFailed, TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_AT_STOP_SECONDS):
                 await self._settle()
                 writes = [write for taken in self._published for write in taken.writes]
@@ -180,7 +181,8 @@ class FaustAggregation:
         log.info("partials assigned", partitions=sorted({each.partition for each in assigned}))
         self._recovered = False
         self._unsettled = _Taken([], [])
-        self._published.clear()
+        for waiting in (self._outbox, self._held, self._published):
+            waiting.clear()
 
     async def _note_recovery(self, _app: Any, **_: Any) -> None:
         self._rebuild()
@@ -215,7 +217,7 @@ class FaustAggregation:
         except PoisonEvent as poison:
             parked = Parked(record, poison.code, poison.reason, poison.model)
             letter = dead_letter(parked, service="ingestion", role=ROLE, attempts=1, now=self._clock.now())
-            self._letters.append(letter)
+            self._outbox.append(letter)
             self._metrics.count("tailrace_dead_letters_total", role=ROLE, topic=self._topic, code=poison.code)
             outcome = "parked"
         self._metrics.count("tailrace_events_total", role=ROLE, topic=self._topic, outcome=outcome)
@@ -246,11 +248,26 @@ class FaustAggregation:
         async with self._hand:
             if not self._recovered:
                 return
-            taken, self._unsettled = self._unsettled, _Taken([], [])
-            letters, self._letters = self._letters, []
-            await self._publisher.send_all([*letters, *self._aggregation.due()])
-            self._published.append(taken)
+            self._held.append(self._unsettled)
+            self._unsettled = _Taken([], [])
+            self._outbox += self._aggregation.due()
+            await self._publish()
             self._acknowledge()
+
+    async def _publish(self) -> None:
+        """Publish what lies in the outbox; while the broker is away it stays there, for the next time."""
+        ready, self._outbox = self._outbox, []
+        try:
+            await self._publisher.send_all(ready)
+        except DeliveryFailed as error:
+            self._outbox = ready + self._outbox
+            health.here().waiting(_PART, str(error))
+            log.warning("windows are not published yet", windows=len(ready), error=str(error))
+            return
+        if ready:
+            health.here().ready(_PART)
+        self._published.extend(self._held)
+        self._held.clear()
 
     def _acknowledge(self) -> None:
         while self._published and all(write.done() for write in self._published[0].writes):
