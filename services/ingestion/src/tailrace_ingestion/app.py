@@ -25,6 +25,9 @@ from tailrace_runtime.producer import Producer
 from tailrace_runtime.service import BackgroundRole, Role, Service
 
 SERVICE = "ingestion"
+MAX_RECORDS = 8_000
+"""Of all partitions in one poll: large enough that a backlog does not wait for acknowledgements, 0.1 s of work."""
+
 Paths = Mapping[str, tuple[PublicEvent, str]]
 Routes = Mapping[str, Mapping[str, Callable[..., Any]]]
 
@@ -111,4 +114,4 @@ def _consumer(
 ) -> ConsumerRole:
     """A consumer group whose handlers are methods of its state."""
     handlers: dict[str, BatchHandler] = {topic: partial(handler, state) for topic, handler in topics.items()}
-    return ConsumerRole(name, handlers, state, tick_seconds)
+    return ConsumerRole(name, handlers, state, tick_seconds, max_records=MAX_RECORDS)

@@ -5,10 +5,8 @@ from tailrace_ingestion import app
 from tailrace_ingestion.consumers import Aggregating, Archiving, Joining, Validating
 from tailrace_runtime.service import main
 
-HTTP_IN: app.Paths = {
-    "/v1/predictions": (e.PredictionMade, "prediction-events"),
-    "/v1/labels": (e.LabelGiven, "label-events"),
-}
+PREDICTIONS, LABELS = (e.PredictionMade, "prediction-events"), (e.LabelGiven, "label-events")
+HTTP_IN: app.Paths = {"/v1/predictions": PREDICTIONS, "/v1/labels": LABELS}
 TOPICS_IN: app.Routes = {
     "validate": {"prediction-events": Validating.predictions, "label-events": Validating.labels},
     "aggregate": {"window-partials": Aggregating.partial},
@@ -16,5 +14,11 @@ TOPICS_IN: app.Routes = {
     "archive": {"predictions": Archiving.records, "labelled-examples": Archiving.records},
 }
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Run the service until it is told to stop."""
     main(lambda: app.create_service(HTTP_IN, TOPICS_IN))
+
+
+if __name__ == "__main__":
+    run()
