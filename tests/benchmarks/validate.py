@@ -1,6 +1,6 @@
 """How many events a second one process of `validate` takes: checks, statistics of 16 features, forwarding and all.
 
-    uv run python services/ingestion/tests/benchmarks/validate.py --events 200000
+    uv run python -m tests.benchmarks.validate --events 200000
 
 Beside it, in the same run on the same broker, the peer: a bare loop of aiokafka and a typed decoder that reads the same
 records and does nothing with them. The figures are events a second; the ratio is what validation costs.
