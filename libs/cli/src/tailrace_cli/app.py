@@ -87,16 +87,18 @@ def up(
         int | None,
         typer.Option(min=1024, max=65000, help="Services listen on PORT+1 to PORT+5 (default 8100, or free ports)."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Start Kafka, PostgreSQL and the five services on this machine; they go on until `tailrace down`."""
     home = Home.chosen()
-    if stack.is_up(home):
-        say(f"already up in {home.folder}")
-    else:
+    if not stack.is_up(home):
         with shown() as report:
             stack.bring_up(home, detached=True, report=report, base_port=port)
-    _status(home, as_json=False)
-    say(f"the console is at {connect(home).monitoring_url}")
+    elif not as_json:
+        say(f"already up in {home.folder}")
+    _status(home, as_json=as_json)
+    if not as_json:
+        say(f"the console is at {connect(home).monitoring_url}")
 
 
 @app.command()
