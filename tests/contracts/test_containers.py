@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tailrace_testing import require_tool
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
@@ -28,6 +30,8 @@ PROMETHEUS = ROOT / "deploy" / "observability" / "prometheus.yml"
 HOW_TO = ROOT / "docs" / "how-to" / "containers.md"
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
 OURS = (*SERVICES, "setup", "cli")
+COMPOSE = Path(str(files("compose"))) / "docker-compose"  # the command of that name loses the exit status
+HADOLINT = Path(sys.executable).with_name("hadolint")
 LOCAL_DEFAULT = "${TAILRACE_POSTGRES_PASSWORD:-tailrace}"
 SECRETS = {
     "setup": {"signing", "registry-secrets", "monitoring-secrets"},
@@ -38,17 +42,10 @@ SECRETS = {
 }
 
 
-def tool(name: str, *arguments: str | Path) -> str:
-    """The output of a program that is installed beside Python; a failure shows all that it said."""
+def output(program: Path, *arguments: str | Path) -> str:
+    """What a program prints; a failure shows all that it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")}
-    done = subprocess.run(
-        [Path(sys.executable).with_name(name), *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([program, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -56,7 +53,7 @@ def tool(name: str, *arguments: str | Path) -> str:
 @pytest.fixture(scope="module")
 def composed() -> dict[str, Any]:
     """The services of the Compose file as Compose understands them: anchors merged, variables as they are written."""
-    text = tool("docker-compose", "--profile", "*", "config", "--no-interpolate", "--format", "json")
+    text = output(COMPOSE, "--profile", "*", "config", "--no-interpolate", "--format", "json")
     services: dict[str, Any] = json.loads(text)["services"]
     return services
 
@@ -76,12 +73,12 @@ def stages() -> dict[str, list[str]]:
 
 def test_compose_can_start_it() -> None:
     """`docker compose up` would stop at an error in the file before anything has started."""
-    tool("docker-compose", "-f", "docker-compose.yml", "config", "--quiet")
+    output(COMPOSE, "-f", "docker-compose.yml", "config", "--quiet")
 
 
 def test_the_linter_has_no_word_against_the_dockerfile() -> None:
     """Images would be larger, less safe or less repeatable than they could be."""
-    tool("hadolint", DOCKERFILE)
+    output(HADOLINT, DOCKERFILE)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -163,9 +160,12 @@ def numbered(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[s
         process.kill()
 
 
-@pytest.mark.skipif(shutil.which("flock") is None, reason="the images have flock, this machine has not")
 class TestNumbered:
     """What `deploy/docker/numbered` does at the start of every service's container."""
+
+    @pytest.fixture(autouse=True)
+    def _flock(self) -> None:
+        require_tool("flock")
 
     def test_replicas_differ(self, tmp_path: Path) -> None:
         """Two replicas would take each other's partitions away in turn."""
