@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -67,6 +68,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Play only this many rows
 def main() -> None:
     """Run the command line; a mistake of the user's or the machine's becomes one sentence."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports home by default; services inherit this
     try:
         app()
     except (CommandError, SpecError, PublishError, LocalError) as error:
