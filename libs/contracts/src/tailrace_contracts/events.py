@@ -139,6 +139,13 @@ class ExampleLabelled(Event):
 # ---------------------------------------------------------------- statistics
 
 
+class FrequentValue(Value):
+    """A value that came often: at least `count` times, and at most `frequent_error` times more."""
+
+    value: float | str
+    count: int = Field(ge=1)
+
+
 class NumericalSummary(Value):
     """Mergeable statistics of a numerical column. `m2` is the sum of squared deviations from the mean (Welford)."""
 
@@ -151,6 +158,9 @@ class NumericalSummary(Value):
     minimum: float | None = None
     maximum: float | None = None
     quantiles: str = Field(default="", description="a KLL sketch of the values, base64; empty when count is 0")
+    distinct: str = Field(default="", description="a distinct-count sketch of the values, base64; empty for none")
+    frequent: tuple[FrequentValue, ...] = Field(default=(), description="the most frequent values, most frequent first")
+    frequent_error: int = Field(default=0, ge=0, description="by how much a count in `frequent` may be too low")
 
 
 class CategoricalSummary(Value):
@@ -162,6 +172,9 @@ class CategoricalSummary(Value):
     unseen: int = Field(default=0, ge=0, description="values outside the spec's categories")
     counts: dict[str, int] = Field(default={}, description="values by category")
     unseen_counts: dict[str, int] = Field(default={}, description="the first unseen values in the order of text")
+    distinct: str = Field(
+        default="", description="a distinct-count sketch of the unseen values, base64; empty for none"
+    )
 
 
 ColumnSummary = Annotated[NumericalSummary | CategoricalSummary, Field(discriminator="type")]
@@ -172,6 +185,30 @@ class WindowSpan(Value):
 
     start: AwareDatetime
     end: AwareDatetime
+
+
+class Slice(Value):
+    """A part of a window's events: those that one version served on one arm, or those of one protected group.
+
+    Exactly one of the two pairs is given: `arm` (with `version`, where the arm has one), or `attribute` and `group`.
+    A shadow's slice has the outputs of the shadow, and no features of its own: they are those of the whole window.
+    """
+
+    arm: Arm | None = None
+    version: int | None = Field(default=None, ge=1)
+    attribute: str | None = None
+    group: str | None = None
+    events: int = Field(ge=0)
+    columns: dict[str, ColumnSummary]
+
+
+class SampledRow(Value):
+    """One event of a window's row sample: its place in the log, the pseudo-random rank that chose it, its values."""
+
+    rank: float = Field(ge=0, le=1, description="uniform; the sample holds the rows of the lowest ranks")
+    partition: Offset
+    offset: Offset
+    values: dict[str, FeatureValue]
 
 
 class PartialSummarised(Event):
@@ -188,6 +225,8 @@ class PartialSummarised(Event):
     source: LogRange = Field(description="the source log, from the window's first event through the last offset read")
     events: int = Field(ge=0)
     columns: dict[str, ColumnSummary]
+    slices: tuple[Slice, ...] = ()
+    sample: tuple[SampledRow, ...] = Field(default=(), description="a uniform sample of the rows, lowest rank first")
     watermark: AwareDatetime = Field(description="newest event time seen in the source partition, for this model")
 
 
@@ -200,6 +239,8 @@ class WindowSummarised(Event):
     window: WindowSpan
     events: int = Field(ge=0)
     columns: dict[str, ColumnSummary]
+    slices: tuple[Slice, ...] = ()
+    sample: tuple[SampledRow, ...] = Field(default=(), description="a uniform sample of the rows, lowest rank first")
     closed: bool
     derived_from: LogRanges
 
