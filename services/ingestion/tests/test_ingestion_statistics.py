@@ -17,7 +17,16 @@ from tailrace_contracts.events import (
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.consumers import Aggregating, Validating
 from tailrace_ingestion.domain.merging import ModelWindows, Timing
-from tailrace_ingestion.testing import START, FixedSpecs, KeptPartials, applied, prediction, rain_spec, record_of
+from tailrace_ingestion.testing import (
+    START,
+    FixedSpecs,
+    KeptPartials,
+    applied,
+    prediction,
+    rain_spec,
+    record_of,
+    spec_effects,
+)
 from tailrace_runtime.errors import PoisonEvent
 from tailrace_runtime.metrics import Instrument, Metrics
 from tailrace_runtime.records import Record
@@ -35,7 +44,7 @@ class Life:
 
     def __init__(self, published: KeptPartials, specs: FixedSpecs | None = None, max_waiting_rows: int = 100) -> None:
         self.metrics = Metrics("ingestion", INSTRUMENTS)
-        self.role = Validating(specs or FixedSpecs(applied()), published, self.metrics, max_waiting_rows)
+        self.role = Validating(spec_effects(specs or FixedSpecs(applied())), published, self.metrics, max_waiting_rows)
         self.published = published
 
     async def begin(self) -> "Life":

@@ -18,6 +18,7 @@ from tailrace_contracts.events import (
     RejectVersion,
     RollbackModel,
     SpecApplied,
+    SpecTookEffect,
     TrainingProgressed,
     TrainingRequested,
     TrainModel,
@@ -351,3 +352,25 @@ async def test_deployments_can_be_asked_for_as_of(desk: Desk) -> None:
     assert [d.sequence for d in everything] == [2, 1]
     assert await desk.shelf.deployments("rain", NOON, 1) == everything[:1]
     assert await desk.shelf.deployments("rain", NOON.replace(hour=11), 10) == []
+
+
+async def test_the_audit_log_names_the_offset_at_which_a_spec_took_effect(desk: Desk) -> None:
+    """An auditor could not tell by which limits an event of last year was judged."""
+    await desk.tell("registry-commands", a_command(ApplySpec(spec=a_spec())))
+    effect = SpecTookEffect(
+        model="rain",
+        spec_revision=1,
+        topic="prediction-events",
+        partition=2,
+        from_offset=1204,
+        spec=a_spec(),
+        time=NOON,
+    )
+    moved = effect.model_copy(update={"from_offset": 1300})
+    assert await desk.tell("spec-effects", effect, moved, effect.model_copy(update={"partition": 3})) == []
+    entries = [entry for entry in await desk.of(AuditRecorded) if entry.action == "spec-took-effect"]
+    assert [str(entry.evidence[0].derived_from) for entry in entries] == [
+        "prediction-events[2]@1204..1204",
+        "prediction-events[3]@1204..1204",
+    ]
+    assert entries[0].reason == "revision 1 of the spec of rain is in force on prediction-events[2] from offset 1204"

@@ -71,7 +71,7 @@ class Lineage(Value):
 class Evidence(Value):
     """Why a decision was taken: the event that said so, in one line for people."""
 
-    kind: Literal["comparison", "alert", "training", "command", "first-version"]
+    kind: Literal["comparison", "alert", "training", "command", "first-version", "spec"]
     event_id: str
     summary: str
     derived_from: LogRanges = LogRanges()
@@ -256,6 +256,22 @@ class SpecApplied(Event):
     spec_revision: int = Field(ge=1)
     spec: ModelSpec
     applied_by: str
+    time: AwareDatetime
+
+
+class SpecTookEffect(Event):
+    """From `from_offset` of this log on, a model's events are checked by this revision of its spec.
+
+    It carries the spec, so that the log can be read again as it was read then: `model-specs` keeps the newest only.
+    """
+
+    type: Literal["spec-took-effect"] = "spec-took-effect"
+    model: Name
+    spec_revision: int = Field(ge=1)
+    topic: str
+    partition: Offset
+    from_offset: Offset
+    spec: ModelSpec
     time: AwareDatetime
 
 
@@ -533,6 +549,7 @@ EVENTS: tuple[type[Event], ...] = (
     PartialSummarised,
     WindowSummarised,
     SpecApplied,
+    SpecTookEffect,
     TrainingRequested,
     TrainingProgressed,
     CandidateTrained,
@@ -555,6 +572,7 @@ AnyEvent = Annotated[
     | PartialSummarised
     | WindowSummarised
     | SpecApplied
+    | SpecTookEffect
     | TrainingRequested
     | TrainingProgressed
     | CandidateTrained

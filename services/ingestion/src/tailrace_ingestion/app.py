@@ -13,11 +13,12 @@ from typing import Any
 from tailrace_ingestion.adapters.faust_role import FaustAggregation
 from tailrace_ingestion.adapters.parquet import to_parquet
 from tailrace_ingestion.adapters.rocksdb import RocksStores
-from tailrace_ingestion.adapters.specs import FollowedSpecs
-from tailrace_ingestion.adapters.topics import GroupOffsets, KafkaPartials
-from tailrace_ingestion.consumers import Aggregating, Archiving, Joining, Validating
+from tailrace_ingestion.adapters.specs import FollowedSpecs, compiled
+from tailrace_ingestion.adapters.topics import GroupOffsets, KafkaEffects, KafkaPartials
+from tailrace_ingestion.consumers import Aggregating, Archiving, Joining, SpecEffects, Validating
 from tailrace_ingestion.http import PublicEvent, create_api
 from tailrace_ingestion.settings import IngestionSettings
+from tailrace_runtime.clock import SystemClock
 from tailrace_runtime.consumer import BatchHandler, ConsumerRole, DeadLetterLimit, RoleState
 from tailrace_runtime.metrics import Instrument, Metrics
 from tailrace_runtime.objects import ObjectStore
@@ -69,7 +70,8 @@ class _Roles:
 
     def validate(self, topics: Mapping[str, Callable[..., Any]]) -> Role:
         settings = self._settings
-        state = Validating(self._specs, KafkaPartials(settings), self._metrics, settings.max_waiting_rows)
+        effects = SpecEffects(self._specs, compiled, KafkaEffects(settings), self._producer, SystemClock())
+        state = Validating(effects, KafkaPartials(settings), self._metrics, settings.max_waiting_rows)
         role = _consumer("validate", topics, state, settings.partial_seconds)
         role.dead_letter_limit = DeadLetterLimit(share=settings.invalid_share_limit)  # ADR 18
         return role

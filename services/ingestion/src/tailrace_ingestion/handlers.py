@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from tailrace_ingestion.domain.folding import SourceBook
 from tailrace_ingestion.domain.validation import (
     Batch,
-    E,
-    Model,
     check_labels,
     check_predictions,
     parse_labels,
@@ -16,7 +14,7 @@ from tailrace_ingestion.domain.validation import (
     refuse_unknown,
 )
 from tailrace_ingestion.domain.wire import Label, Prediction
-from tailrace_ingestion.ports import Specs
+from tailrace_ingestion.ports import ModelsAt
 from tailrace_runtime.consumer import Outcome, Parked
 from tailrace_runtime.records import Outgoing, Record
 
@@ -25,11 +23,11 @@ TRIGGER_OFFSET = "trigger-offset"
 
 
 async def validate_predictions(
-    records: Sequence[Record], specs: Specs, book: SourceBook, forward_to: str
+    records: Sequence[Record], specs: ModelsAt, book: SourceBook, forward_to: str
 ) -> tuple[Outcome, int]:
     """Check a batch of prediction events, fold it, forward what is valid. Also gives the number of late events."""
     batch = parse_predictions(records)
-    models = await _known(batch, specs)
+    models = await specs.of(batch.by_model().keys(), records[0].offset)
     for name, positions in batch.by_model().items():
         if name in models:
             check_predictions(batch, positions, models[name], book)
@@ -40,26 +38,17 @@ async def validate_predictions(
 
 
 async def validate_labels(
-    records: Sequence[Record], specs: Specs, newest: dict[str, float], forward_to: str
+    records: Sequence[Record], specs: ModelsAt, newest: dict[str, float], forward_to: str
 ) -> Outcome:
     """Check a batch of label events, forward what is valid. `newest` are the labels' watermarks."""
     batch = parse_labels(records)
-    models = await _known(batch, specs)
+    models = await specs.of(batch.by_model().keys(), records[0].offset)
     for name, positions in batch.by_model().items():
         if name in models:
             check_labels(batch, positions, models[name], newest)
         else:
             refuse_unknown(batch, positions, name)
     return _outcome(records, batch, forward_to)
-
-
-async def _known(batch: Batch[E], specs: Specs) -> dict[str, Model]:
-    """The models of a batch. One that is unknown may have been applied a moment ago: look once more."""
-    names = batch.by_model().keys()
-    if names - specs.models().keys():
-        await specs.refresh()
-    models = specs.models()
-    return {name: models[name] for name in names if name in models}
 
 
 def _outcome(records: Sequence[Record], batch: Batch[Prediction] | Batch[Label], forward_to: str) -> Outcome:

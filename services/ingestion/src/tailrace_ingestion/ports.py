@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+from tailrace_contracts.events import SpecTookEffect
 from tailrace_contracts.ranges import Log
+from tailrace_contracts.spec import ModelSpec
 from tailrace_ingestion.domain.validation import Model
 
 
@@ -18,6 +20,26 @@ class Specs(Protocol):
 
     async def refresh(self) -> None:
         """Learn of specs that were applied a moment ago. May do nothing when it was called just before."""
+        ...
+
+
+class ModelsAt(Protocol):
+    """The models by which the events of one log are checked."""
+
+    async def of(self, names: Collection[str], offset: int) -> Mapping[str, Model]:
+        """Those of the names that have a spec, as it is in force from this offset on."""
+        ...
+
+
+Compile = Callable[[ModelSpec, int], Model]
+"""Makes a revision of a spec ready for the checks."""
+
+
+class PublishedEffects(Protocol):
+    """What took effect, on its topic."""
+
+    async def all(self) -> list[SpecTookEffect]:
+        """Everything that was ever written down, in order."""
         ...
 
 

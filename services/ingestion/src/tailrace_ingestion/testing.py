@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,16 +16,19 @@ from tailrace_contracts.events import (
     LabelGiven,
     PredictionMade,
     SpecApplied,
+    SpecTookEffect,
     decode,
 )
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_ingestion.adapters.specs import compiled
+from tailrace_ingestion.consumers import SpecEffects
 from tailrace_ingestion.domain.validation import Model
 from tailrace_ingestion.ports import Places
 from tailrace_ingestion.settings import IngestionSettings
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing, Record, outgoing
+from tailrace_runtime.testing import FixedClock, RecordingProducer
 
 START = datetime(2024, 1, 8, tzinfo=UTC)
 """A day on which a window of ten days begins."""
@@ -88,7 +91,7 @@ class FixedSpecs:
     """Specs that are there from the beginning, or (`later`) from the first refresh on."""
 
     def __init__(self, *specs: SpecApplied, later: Sequence[SpecApplied] = ()) -> None:
-        self._models = {each.model: compiled(each) for each in specs}
+        self._models = {each.model: compiled(each.spec, each.spec_revision) for each in specs}
         self._later = later
         self.refreshes = 0
 
@@ -99,7 +102,32 @@ class FixedSpecs:
     async def refresh(self) -> None:
         """Learn of the later ones."""
         self.refreshes += 1
-        self._models |= {each.model: compiled(each) for each in self._later}
+        self._models |= {each.model: compiled(each.spec, each.spec_revision) for each in self._later}
+
+    async def of(self, names: Collection[str], offset: int) -> Mapping[str, Model]:
+        """Those of the names that have a spec; one that is not known is looked for once more."""
+        del offset
+        if not self._models.keys() >= set(names):
+            await self.refresh()
+        return {name: self._models[name] for name in names if name in self._models}
+
+
+class KeptEffects:
+    """What took effect, as a producer published it."""
+
+    def __init__(self, producer: RecordingProducer) -> None:
+        self._producer = producer
+
+    async def all(self) -> list[SpecTookEffect]:
+        """Everything that was ever written down, in order."""
+        events = [decode(record.value) for record in self._producer.sent if record.value is not None]
+        return [event for event in events if isinstance(event, SpecTookEffect)]
+
+
+def spec_effects(specs: FixedSpecs, producer: RecordingProducer | None = None) -> SpecEffects:
+    """These specs, with what took effect written down by a recording producer."""
+    producer = producer or RecordingProducer()
+    return SpecEffects(specs, compiled, KeptEffects(producer), producer, FixedClock(START))
 
 
 class KeptPartials:

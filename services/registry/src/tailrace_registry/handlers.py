@@ -17,11 +17,12 @@ from tailrace_contracts.events import (
     CandidateTrained,
     CommandIssued,
     RevisionTrained,
+    SpecTookEffect,
     TrainingProgressed,
 )
 from tailrace_contracts.spec import SpecError, parse_spec
 from tailrace_registry.domain.commands import first_spec, obey, unknown_model
-from tailrace_registry.domain.facts import announce, chained, refusal, unreadable
+from tailrace_registry.domain.facts import announce, chained, effect_entry, effect_id, refusal, unreadable
 from tailrace_registry.domain.model import Decision, Model
 from tailrace_registry.domain.rollout import compare, register, revised
 from tailrace_registry.ports import Entry
@@ -116,6 +117,15 @@ async def note_alert(alert: AlertRaised, entry: Entry, now: datetime) -> None:
     """Keep an alert beside the decisions. It moves no version by itself: a person rolls back, monitoring retrains."""
     del now
     await entry.note(alert.model, "alert", alert.alert_id, alert)
+
+
+async def note_effect(effect: SpecTookEffect, entry: Entry, now: datetime) -> None:
+    """Enter into the audit log from which offset of a log a revision of the spec is in force."""
+    await _known(effect.model, entry)
+    if await entry.has_evidence(effect.model, "spec", effect_id(effect)):
+        return
+    await entry.note(effect.model, "spec", effect_id(effect), effect)
+    await entry.publish(chained([effect_entry(effect)], await entry.head(), now))
 
 
 async def note_training(progressed: TrainingProgressed, entry: Entry, now: datetime) -> None:

@@ -10,6 +10,7 @@ TOPICS_IN: app.Routes = {
     "revision-trained": {e.RevisionTrained: handlers.keep_revision},
     "evaluations": {e.ArmsCompared: handlers.weigh_comparison},
     "alerts": {e.AlertRaised: handlers.note_alert},
+    "spec-effects": {e.SpecTookEffect: handlers.note_effect},
     "training-progressed": {e.TrainingProgressed: handlers.note_training},
 }
 TOPICS_OUT = ("model-specs", "model-versions", "deployments", "training-requested", "audit-entries")

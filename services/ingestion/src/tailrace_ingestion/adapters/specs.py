@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from tailrace_contracts.events import Event, SpecApplied
+from tailrace_contracts.spec import ModelSpec
 from tailrace_ingestion.domain.checks import CompiledSpec
 from tailrace_ingestion.domain.event_time import TimeRule
 from tailrace_ingestion.domain.folding import Shape
@@ -57,12 +58,11 @@ class FollowedSpecs:
 
     def _apply(self, event: Event | None, record: Record) -> None:
         if isinstance(event, SpecApplied):
-            self._models[event.model] = compiled(event)
+            self._models[event.model] = compiled(event.spec, event.spec_revision)
         elif event is None and record.key is not None:
             self._models.pop(record.key.decode(), None)
 
 
-def compiled(event: SpecApplied) -> Model:
-    """A spec, ready for the checks."""
-    spec, revision = event.spec, event.spec_revision
+def compiled(spec: ModelSpec, revision: int) -> Model:
+    """A revision of a spec, ready for the checks."""
     return Model(CompiledSpec(spec, revision), TimeRule(spec.time), Shape(spec, revision))

@@ -1,4 +1,4 @@
-"""Reading topics outside of a consumer group: published partials, and where a group stands."""
+"""Reading topics outside of a consumer group: partials, what took effect, and where a group stands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from tailrace_contracts.events import SpecTookEffect, decode
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.ports import Places
 from tailrace_runtime.errors import RetryLater
@@ -38,6 +39,19 @@ class KafkaPartials:
                 if source is not None and record.value is not None:
                     found[source].append(record.value)
         return found
+
+
+class KafkaEffects:
+    """`spec-effects`, read from its beginning to its present end."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+
+    async def all(self) -> list[SpecTookEffect]:
+        """Everything that was ever written down, in order."""
+        async with _reader(self._settings, self._settings.topic("spec-effects")) as consumer:
+            events = [decode(record.value) async for record in _all_records(consumer) if record.value is not None]
+        return [event for event in events if isinstance(event, SpecTookEffect)]
 
 
 class GroupOffsets:

@@ -5,7 +5,8 @@ later; then the changed windows are published as partials, and only after that t
 partials; they are committed batch by batch.
 
 After a crash the role reads its partials back, reads the log again from the committed offset, forwards what it may have
-forwarded before (the join drops it by its trigger), and folds only what no partial covers.
+forwarded before (the join drops it by its trigger), and folds only what no partial covers. A log that is read again is
+checked by the specs that were in force when it was read first (`specs_in_force.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from tailrace_contracts.catalogue import topics
 from tailrace_contracts.ranges import Log
+from tailrace_ingestion.consumers.specs_in_force import SpecEffects, SpecsInForce
 from tailrace_ingestion.domain.folding import SourceBook, record_key
 from tailrace_ingestion.handlers import validate_labels, validate_predictions
-from tailrace_ingestion.ports import PublishedPartials, Specs
+from tailrace_ingestion.ports import PublishedPartials
 from tailrace_runtime.consumer import Outcome, Stateless
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.records import Record, outgoing
@@ -27,36 +29,50 @@ PREDICTION_EVENTS, LABEL_EVENTS = "prediction-events", "label-events"
 
 
 class Validating(Stateless):
-    """State: a book for each source partition in hand, and the watermarks of its labels."""
+    """State: for each log in hand the specs in force, and its book of statistics or the watermarks of its labels."""
 
-    def __init__(self, specs: Specs, partials: PublishedPartials, metrics: Metrics, max_waiting_rows: int) -> None:
-        self._specs = specs
+    def __init__(
+        self, effects: SpecEffects, partials: PublishedPartials, metrics: Metrics, max_waiting_rows: int
+    ) -> None:
+        self._effects = effects
         self._partials = partials
         self._metrics = metrics
         self._max_waiting_rows = max_waiting_rows
+        self._in_force: dict[Log, SpecsInForce] = {}
         self._books: dict[int, SourceBook] = {}
         self._label_times: dict[int, dict[str, float]] = {}
 
     async def predictions(self, records: Sequence[Record]) -> Outcome:
         """A batch of `prediction-events`; committed by a later tick."""
-        book = self._books[records[0].partition]
-        book.begin(records[0].offset, {name: model.shape for name, model in self._specs.models().items()})
-        outcome, late = await validate_predictions(records, self._specs, book, "predictions")
-        outcome.commit_through = -1
+        book, specs = self._books[records[0].partition], self._in_force[records[0].log]
+        shapes = {name: model.shape for name, model in self._effects.specs.models().items()}
+        book.begin(records[0].offset, shapes)
+        whole, late = Outcome(commit_through=-1), 0
+        for part in specs.parts(records):
+            outcome, late_in_part = await validate_predictions(part, specs, book, "predictions")
+            whole.emit += outcome.emit
+            whole.parked += outcome.parked
+            late += late_in_part
         if late:
             self._metrics.count("tailrace_late_events_total", late)
         if book.waiting >= self._max_waiting_rows:
             book.fold()
-        return outcome
+        return whole
 
     async def labels(self, records: Sequence[Record]) -> Outcome:
         """A batch of `label-events`."""
-        newest = self._label_times.setdefault(records[0].partition, {})
-        return await validate_labels(records, self._specs, newest, "labels")
+        newest, specs = self._label_times.setdefault(records[0].partition, {}), self._in_force[records[0].log]
+        whole = Outcome()
+        for part in specs.parts(records):
+            outcome = await validate_labels(part, specs, newest, "labels")
+            whole.emit += outcome.emit
+            whole.parked += outcome.parked
+        return whole
 
     async def assigned(self, logs: set[Log]) -> dict[Log, int]:
-        """Read back what was published for these source partitions. Places stay as committed."""
+        """Read back what was published for these logs. Places stay as committed."""
         self._books, self._label_times = {}, {}
+        self._in_force = await self._effects.of_logs(logs)
         partitions = {log.partition for log in logs if log.topic == PREDICTION_EVENTS}
         published = await self._partials.of_sources(partitions) if partitions else {}
         for partition in partitions:
@@ -67,6 +83,7 @@ class Validating(Stateless):
     async def revoked(self, logs: set[Log]) -> None:
         """Forget: the next owner recovers from the topics."""
         for log in logs:
+            self._in_force.pop(log, None)
             (self._books if log.topic == PREDICTION_EVENTS else self._label_times).pop(log.partition, None)
 
     async def tick(self) -> Mapping[Log, Outcome]:

@@ -20,14 +20,19 @@ from tailrace_contracts.events import (
     Event,
     Evidence,
     SpecApplied,
+    SpecTookEffect,
     TrainingRequested,
     VersionChanged,
 )
+from tailrace_contracts.ranges import LogRange, LogRanges
 from tailrace_registry.domain.commands import run_of, subject_of
 from tailrace_registry.domain.model import Decision, Model, Move, arms_changed, arms_of
 
 REGISTRY = "registry"
 """The actor of what no person asked for."""
+
+INGESTION = "ingestion"
+"""The actor of what ingestion wrote down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,25 @@ def refusal(issued: CommandIssued, reason: str, head: Link, now: datetime) -> tu
 def unreadable(model: str, command_id: str, actor: str, reason: str) -> dict[str, Any]:
     """The answer to a command whose content is wrong but whose sender can be told."""
     return {**_entry(model, actor, "unreadable", "command", reason), "outcome": "refused", "command_id": command_id}
+
+
+def effect_id(effect: SpecTookEffect) -> str:
+    """What two processes that wrote the same effect down have in common: log, model and revision."""
+    return f"{effect.topic}-{effect.partition}-{effect.model}-{effect.spec_revision}"
+
+
+def effect_entry(effect: SpecTookEffect) -> dict[str, Any]:
+    """Ingestion checks a log by a revision of the spec, from an offset on."""
+    place = f"{effect.topic}[{effect.partition}] from offset {effect.from_offset}"
+    summary = f"revision {effect.spec_revision} of the spec of {effect.model} is in force on {place}"
+    first = LogRange(
+        topic=effect.topic,
+        partition=effect.partition,
+        from_offset=effect.from_offset,
+        through_offset=effect.from_offset,
+    )
+    evidence = Evidence(kind="spec", event_id=effect_id(effect), summary=summary, derived_from=LogRanges.of(first))
+    return _entry(effect.model, INGESTION, "spec-took-effect", "spec", summary, evidence)
 
 
 def chained(entries: Sequence[dict[str, Any]], head: Link, now: datetime) -> tuple[AuditRecorded, ...]:
