@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from tailrace_contracts.ranges import LogRange, LogRanges, Offset, Trigger
-from tailrace_contracts.spec import ModelSpec, Name
+from tailrace_contracts.spec import FairnessRate, ModelSpec, Name
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 FeatureValue = float | str | bool | None
@@ -401,8 +401,18 @@ class ArmsCompared(Event):
     time: AwareDatetime
 
 
+class Bounds(Value):
+    """A confidence interval, both ends included. An `upper` of None: there is no upper bound."""
+
+    lower: float
+    upper: float | None
+
+
 class GroupRates(Value):
-    """One protected group in a cohort. Rates are None where their denominator is 0."""
+    """One protected group in a cohort. Rates are None where their denominator is 0; intervals hold at 95 % each.
+
+    An intersection of attributes has both names in `attribute` (`SEX x RAC1P`) and each one's value in `cell`.
+    """
 
     attribute: str
     group: str
@@ -411,6 +421,33 @@ class GroupRates(Value):
     true_positive_rate: float | None = None
     false_positive_rate: float | None = None
     accuracy: float | None = None
+    cell: dict[str, str] = {}
+    judged: bool = Field(default=False, description="whether there are enough examples to compare it with others")
+    selection_interval: Bounds | None = None
+    true_positive_interval: Bounds | None = None
+    false_positive_interval: Bounds | None = None
+    accuracy_interval: Bounds | None = None
+
+
+class GroupsCompared(Value):
+    """A rate of one protected group against that of another one of the same attribute.
+
+    `difference` is the group's rate less the reference's, `ratio` the group's over the reference's. The intervals hold
+    together: with `confidence` all that were looked at, over all attributes, cover the truth at once.
+    """
+
+    attribute: str
+    rate: FairnessRate
+    group: str
+    reference: str
+    difference: float
+    difference_interval: Bounds
+    ratio: float | None = Field(description="None where the reference's rate is 0")
+    ratio_interval: Bounds
+    confidence: float
+    over: tuple[Literal["difference", "ratio"], ...] = Field(
+        default=(), description="the limits of the spec that the interval says are broken"
+    )
 
 
 class PerformanceMeasured(Event):
@@ -425,6 +462,9 @@ class PerformanceMeasured(Event):
     examples: int
     accuracy: float
     groups: tuple[GroupRates, ...] = ()
+    comparisons: tuple[GroupsCompared, ...] = Field(
+        default=(), description="each judged group against the largest, and pairs that break a limit of the spec"
+    )
     derived_from: LogRanges
     time: AwareDatetime
 

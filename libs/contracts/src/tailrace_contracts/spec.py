@@ -201,13 +201,25 @@ class PerformanceMonitor(_Part):
     min_accuracy: Probability | None = Field(default=None, description="a cohort below it raises an alert")
 
 
-class FairnessMonitor(_Part):
-    """Rates by protected group, on labelled examples of one cohort."""
+FairnessRate = Literal["selection_rate", "true_positive_rate", "false_positive_rate"]
 
-    max_difference: Probability = Field(
-        default=0.2, description="largest allowed gap of selection rates between groups"
+
+class FairnessMonitor(_Part):
+    """Rates by protected group, on labelled examples of one cohort.
+
+    A limit is broken where a confidence interval excludes it; the intervals of all comparisons of a cohort hold together.
+    """
+
+    rates: tuple[FairnessRate, ...] = Field(default=("selection_rate",), description="the rates that are judged")
+    max_difference: Probability | None = Field(default=0.2, description="largest allowed gap between two groups")
+    min_ratio: Share | None = Field(
+        default=None, description="smallest allowed ratio of two groups, the lower over the higher; 0.8: four-fifths"
     )
     min_group_examples: int = Field(default=200, gt=0, description="smaller groups are shown and not judged")
+    intersections: bool = Field(default=True, description="also judge the groups that two or more attributes make")
+    error_rate: Share = Field(
+        default=0.05, description="chance that a closed cohort alerts although no limit is truly broken"
+    )
     alert: bool = True
 
 

@@ -13,8 +13,22 @@ from tailrace_statistics.columns import (
     standard_deviation,
 )
 from tailrace_statistics.distances import distance, jensen_shannon, kolmogorov_smirnov, psi
-from tailrace_statistics.fairness import GroupCounts, count_groups, group_rates, merge_groups, selection_gap
-from tailrace_statistics.intervals import Interval, wilson_interval
+from tailrace_statistics.fairness import (
+    GroupCounts,
+    compare_groups,
+    count_groups,
+    group_rates,
+    merge_groups,
+    selection_gap,
+)
+from tailrace_statistics.intervals import (
+    Counted,
+    Interval,
+    koopman_interval,
+    newcombe_interval,
+    ratio_score,
+    wilson_interval,
+)
 from tailrace_statistics.reference import MEDIA_TYPE as REFERENCE
 from tailrace_statistics.reference import Reference, ReferenceInvalid
 from tailrace_statistics.sequential import Comparison, PairedComparison
@@ -24,6 +38,7 @@ __all__ = [
     "REFERENCE",
     "CategoricalFold",
     "Comparison",
+    "Counted",
     "Fold",
     "GroupCounts",
     "Interval",
@@ -32,18 +47,22 @@ __all__ = [
     "Reference",
     "ReferenceInvalid",
     "SketchInvalid",
+    "compare_groups",
     "count_groups",
     "distance",
     "fold_for",
     "group_rates",
     "jensen_shannon",
     "kolmogorov_smirnov",
+    "koopman_interval",
     "merge",
     "merge_all",
     "merge_columns",
     "merge_groups",
+    "newcombe_interval",
     "psi",
     "quantile",
+    "ratio_score",
     "resume_fold",
     "selection_gap",
     "standard_deviation",

@@ -1,10 +1,21 @@
-"""Intervals for a share of examples, such as an accuracy."""
+"""Intervals for a share of examples, such as an accuracy, and for the difference and the ratio of two shares.
+
+All are score intervals: they keep their coverage for few examples and for shares near 0 and 1, where the textbook's
+normal ones do not. They hold for a number of examples fixed beforehand; for looking again and again take `sequential`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
+
+_BISECTIONS = 60
+"""Halvings of an interval of 60 doublings: relative precision 1e-16 or what floats allow."""
+
+_SMALLEST, _LARGEST = 2.0**-30, 2.0**30
+"""Ratios beyond these are not told from 0 and from infinity."""
 
 
 class Interval(NamedTuple):
@@ -14,19 +25,101 @@ class Interval(NamedTuple):
     upper: float
 
 
+class Counted(NamedTuple):
+    """`part` of `whole` examples."""
+
+    part: int
+    whole: int
+
+    @property
+    def share(self) -> float | None:
+        """The share; None of no examples."""
+        return self.part / self.whole if self.whole else None
+
+
+def critical_value(confidence: float) -> float:
+    """The two-sided critical value z of the normal distribution: 1.96 for 0.95."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
 def wilson_interval(successes: int, examples: int, confidence: float = 0.95) -> Interval:
     """The score interval of Wilson (1927) for a share of examples; [0, 1] for no examples.
-
-    For a number of examples fixed beforehand. For looking again and again take `sequential`.
 
     >>> [round(end, 3) for end in wilson_interval(75, 100)]
     [0.657, 0.825]
     """
     if not examples:
         return Interval(0.0, 1.0)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = critical_value(confidence)
     share = successes / examples
     middle = share + z * z / (2 * examples)
     spread = z * math.sqrt(share * (1 - share) / examples + z * z / (4 * examples * examples))
     scale = 1 + z * z / examples
     return Interval(max((middle - spread) / scale, 0.0), min((middle + spread) / scale, 1.0))
+
+
+def newcombe_interval(one: Counted, other: Counted, confidence: float = 0.95) -> Interval:
+    """The hybrid score interval for the difference of two shares, `one` less `other`; [-1, 1] where one has no examples.
+
+    Newcombe (1998, "Interval estimation for the difference between independent proportions", method 10).
+
+    >>> [round(end, 4) for end in newcombe_interval(Counted(56, 70), Counted(48, 80))]
+    [0.0524, 0.3339]
+    """
+    p, q = one.share, other.share
+    if p is None or q is None:
+        return Interval(-1.0, 1.0)
+    low, high = wilson_interval(*one, confidence)
+    other_low, other_high = wilson_interval(*other, confidence)
+    return Interval(
+        p - q - math.hypot(p - low, other_high - q),
+        p - q + math.hypot(high - p, q - other_low),
+    )
+
+
+def ratio_score(one: Counted, other: Counted, ratio: float) -> float:
+    """How much two shares speak against their ratio being this one: chi-squared with one degree of freedom.
+
+    Koopman (1984, "Confidence intervals for the ratio of two binomial proportions"), with the most likely shares under
+    that ratio in the closed form of Miettinen and Nurminen (1985, appendix I), without their factor N/(N-1).
+    """
+    (x, n), (y, m) = one, other
+    a, b, c = (n + m) * ratio, n * ratio + x + m + y * ratio, x + y
+    likely = (b - math.sqrt(max(0.0, b * b - 4 * a * c))) / (2 * a)
+    q = min(max(likely, 0.0), 1.0, 1.0 / ratio)
+    p = min(ratio * q, 1.0)
+    variance = p * (1 - p) / n + ratio * ratio * q * (1 - q) / m
+    distance = x / n - ratio * y / m
+    if variance <= 0.0:
+        return 0.0 if abs(distance) < 1e-12 else math.inf
+    return distance * distance / variance
+
+
+def koopman_interval(one: Counted, other: Counted, confidence: float = 0.95) -> Interval:
+    """The score interval for the ratio of two shares, `one` over `other`: the ratios that `ratio_score` does not reject.
+
+    [0, inf] where a share has no examples, or where both are 0.
+
+    >>> [round(end, 2) for end in koopman_interval(Counted(36, 40), Counted(16, 80))]
+    [2.94, 7.15]
+    """
+    if not one.whole or not other.whole or not (one.part or other.part):
+        return Interval(0.0, math.inf)
+    limit = critical_value(confidence) ** 2
+    estimate = (one.part / one.whole) / (other.part / other.whole) if other.part else _LARGEST
+    estimate = min(max(estimate, _SMALLEST), _LARGEST)
+
+    def rejected(ratio: float) -> bool:
+        return ratio_score(one, other, ratio) > limit
+
+    lower = 0.0 if not one.part else _edge(rejected, _SMALLEST, estimate)
+    upper = math.inf if not other.part else _edge(rejected, _LARGEST, estimate)
+    return Interval(lower, upper)
+
+
+def _edge(rejected: Callable[[float], bool], outside: float, inside: float) -> float:
+    """Where rejection begins between a ratio that is rejected and one that is not."""
+    for _ in range(_BISECTIONS):
+        middle = math.sqrt(outside * inside)
+        outside, inside = (middle, inside) if rejected(middle) else (outside, middle)
+    return inside

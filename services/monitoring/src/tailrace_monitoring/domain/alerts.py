@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from tailrace_contracts.events import AlertRaised, WindowSummarised
-from tailrace_contracts.spec import DriftMonitor
+from tailrace_contracts.events import AlertRaised, GroupsCompared, WindowSummarised
+from tailrace_contracts.spec import DriftMonitor, FairnessRate
 from tailrace_monitoring.domain.arms import arm_title
-from tailrace_monitoring.domain.cohorts import Cohort, Gap
+from tailrace_monitoring.domain.cohorts import Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
 from tailrace_monitoring.domain.trail import Step, ranges_of
 from tailrace_monitoring.domain.windows import Fault, Measured
@@ -48,8 +48,8 @@ def concept_drift(stamp: Stamp, champion: int | None, alarm: Alarm, delta: float
     )
 
 
-def low_accuracy(stamp: Stamp, cohort: Cohort, least: float) -> AlertRaised:
-    """A closed cohort is below the accuracy that the spec asks for."""
+def low_accuracy(stamp: Stamp, cohort: Cohort, least: float, since: datetime) -> AlertRaised:
+    """A closed cohort is below the accuracy that the spec asks for; the first one that was, in a row, began `since`."""
     who = arm_title(cohort.arm, cohort.version)
     return AlertRaised(
         alert_id=stamp.alert_id,
@@ -59,36 +59,76 @@ def low_accuracy(stamp: Stamp, cohort: Cohort, least: float) -> AlertRaised:
         statistic="accuracy",
         value=cohort.accuracy,
         threshold=least,
-        since=cohort.span.start,
+        since=since,
         message=(
             f"{who} was right on {cohort.accuracy:.1%} of {cohort.total.examples:,} examples of "
-            f"{_day(cohort.span.start)} to {_day(cohort.span.end)}; the spec asks for {least:.1%}"
+            f"{_span(cohort, since)}; the spec asks for {least:.1%}"
         ),
         derived_from=cohort.spans.ranges(),
         time=stamp.now,
     )
 
 
-def unfair(stamp: Stamp, cohort: Cohort, gap: Gap, most: float) -> AlertRaised:
-    """Two groups of a protected attribute are selected at rates too far apart."""
-    who = arm_title(cohort.arm, cohort.version)
+def _span(cohort: Cohort, since: datetime) -> str:
+    earlier = f", as since {_day(since)}" if since < cohort.span.start else ""
+    return f"{_day(cohort.span.start)} to {_day(cohort.span.end)}{earlier}"
+
+
+_RATE_WORDS: dict[FairnessRate, str] = {
+    "selection_rate": "selection rate",
+    "true_positive_rate": "true positive rate",
+    "false_positive_rate": "false positive rate",
+}
+
+
+def unfair(stamp: Stamp, cohort: Cohort, found: Unfair, limit: float, since: datetime) -> AlertRaised:
+    """Two groups are treated so differently that chance does not explain it."""
+    pair, who = found.pair, arm_title(cohort.arm, cohort.version)
+    value, message = (_gap if found.limit == "difference" else _ratio)(who, pair, f"in {_span(cohort, since)}", limit)
     return AlertRaised(
         alert_id=stamp.alert_id,
         model=stamp.model,
         kind="fairness",
-        subject=gap.attribute,
-        statistic="selection rate gap",
-        value=gap.difference,
-        threshold=most,
-        since=cohort.span.start,
-        message=(
-            f"{who} selects {gap.attribute}={gap.highest} {gap.difference:.1%} more often than "
-            f"{gap.attribute}={gap.lowest} in {_day(cohort.span.start)} to {_day(cohort.span.end)}; "
-            f"the spec allows {most:.1%}"
-        ),
+        subject=pair.attribute,
+        statistic=f"{_RATE_WORDS[pair.rate]} {found.limit}",
+        value=value,
+        threshold=limit,
+        since=since,
+        message=message,
         derived_from=cohort.spans.ranges(),
         time=stamp.now,
     )
+
+
+def _gap(who: str, pair: GroupsCompared, span: str, most: float) -> tuple[float, str]:
+    up = pair.difference > 0
+    high, low = (pair.group, pair.reference) if up else (pair.reference, pair.group)
+    ends = (pair.difference_interval.lower, pair.difference_interval.upper or 0.0)
+    least, most_likely = sorted(abs(end) for end in ends)
+    named = f"{pair.attribute}={high}", f"{pair.attribute}={low}"
+    size = f"{abs(pair.difference):.1%}"
+    said = (
+        f"{who} selects {named[0]} {size} more often than {named[1]}"
+        if pair.rate == "selection_rate"
+        else f"the {_RATE_WORDS[pair.rate]} of {who} is {size} higher for {named[0]} than for {named[1]}"
+    )
+    return abs(pair.difference), f"{said} (by {least:.1%} to {most_likely:.1%}) {span}; the spec allows {most:.1%}"
+
+
+def _ratio(who: str, pair: GroupsCompared, span: str, least: float) -> tuple[float, str]:
+    ratio = pair.ratio
+    below = ratio is not None and ratio < 1
+    low, high = (pair.group, pair.reference) if below else (pair.reference, pair.group)
+    value = 0.0 if not ratio else min(ratio, 1 / ratio)
+    ends = (pair.ratio_interval.lower, pair.ratio_interval.upper)
+    first, last = ends if below else tuple(1 / end if end else 0.0 for end in reversed(ends))
+    named = f"{pair.attribute}={low}", f"{pair.attribute}={high}"
+    said = (
+        f"{who} selects {named[0]} {value:.2f} times as often as {named[1]}"
+        if pair.rate == "selection_rate"
+        else f"the {_RATE_WORDS[pair.rate]} of {who} for {named[0]} is {value:.2f} times that for {named[1]}"
+    )
+    return value, f"{said} ({first:.2f} to {last:.2f}) {span}; the spec asks for {least:.2f}"
 
 
 def feature_drift(stamp: Stamp, measured: Measured, monitor: DriftMonitor, window: WindowSummarised) -> AlertRaised:

@@ -7,9 +7,10 @@ measured again, but raises no second alert.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from itertools import combinations
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -19,15 +20,22 @@ from tailrace_contracts.events import (
     ExampleLabelled,
     FeatureValue,
     GroupRates,
+    GroupsCompared,
     PerformanceMeasured,
     WindowSpan,
 )
-from tailrace_contracts.spec import ModelSpec
+from tailrace_contracts.spec import FairnessMonitor, ModelSpec
 from tailrace_monitoring.domain.spans import Spans
-from tailrace_statistics.fairness import GroupCounts, group_rates
+from tailrace_statistics.fairness import CROSS, GroupCounts, compare_groups, group_rates
 
 MOST_GROUPS = 40
 """Groups of one protected attribute; further values are counted together as `other`."""
+
+MOST_CELLS = 100
+"""Groups that several attributes make together; further ones are counted together as `other`."""
+
+MOST_INTERSECTIONS = 10
+"""Combinations of attributes: all pairs in the order of the spec, then all attributes together."""
 
 MIN_COHORT_EXAMPLES = 30
 """Cohorts with fewer labelled examples are shown and raise no alert: their accuracy is mostly chance."""
@@ -70,6 +78,7 @@ class Cohort(BaseModel):
     version: int | None
     total: GroupCounts = GroupCounts()
     groups: dict[str, dict[str, GroupCounts]] = {}
+    grouped_by: tuple[tuple[str, ...], ...] | None = None
     spans: Spans = Spans()
     closed: bool = False
 
@@ -92,18 +101,23 @@ class Cohort(BaseModel):
     def _count(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec, *, label: int, by: int) -> None:
         counted = cell(output.prediction == spec.label.positive, label == spec.label.positive, by)
         self.total = self.total.plus(counted)
-        for attribute in spec.protected:
-            groups = self.groups.setdefault(attribute, {})
-            name = _group_name(groups, example.features.get(attribute))
+        if self.grouped_by is None:
+            before = tuple((attribute,) for attribute in self.groups)
+            self.grouped_by = before or combinations_of(spec.protected)
+        for attributes in self.grouped_by:
+            groups = self.groups.setdefault(CROSS.join(attributes), {})
+            name = _group_name(groups, [example.features.get(attribute) for attribute in attributes])
             groups[name] = groups.get(name, GroupCounts()).plus(counted)
 
-    def rates(self) -> tuple[GroupRates, ...]:
+    def rates(self, monitor: FairnessMonitor) -> tuple[GroupRates, ...]:
         """Every group, by attribute and name."""
         return tuple(
-            rates for attribute, groups in sorted(self.groups.items()) for rates in group_rates(attribute, groups)
+            rates
+            for attribute, groups in sorted(self.groups.items())
+            for rates in group_rates(attribute, groups, monitor.min_group_examples)
         )
 
-    def measured(self, evaluation_id: str, model: str, now: datetime) -> PerformanceMeasured:
+    def measured(self, evaluation_id: str, model: str, monitor: FairnessMonitor, now: datetime) -> PerformanceMeasured:
         """As the topic says it."""
         return PerformanceMeasured(
             evaluation_id=evaluation_id,
@@ -113,31 +127,58 @@ class Cohort(BaseModel):
             version=self.version,
             examples=self.total.examples,
             accuracy=self.accuracy,
-            groups=self.rates(),
+            groups=self.rates(monitor),
+            comparisons=compare_groups(self.groups, monitor),
             derived_from=self.spans.ranges(),
             time=now,
         )
 
 
-def _group_name(groups: dict[str, GroupCounts], value: FeatureValue) -> str:
-    name = "missing" if value is None else str(value)
-    return name if name in groups or len(groups) < MOST_GROUPS else "other"
+def combinations_of(protected: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """What examples are grouped by: each attribute, and combinations of them.
+
+    A cohort keeps to those of its first example: a group that is counted from the middle on, or whose corrections
+    were never counted, would have wrong rates.
+    """
+    together = [*combinations(protected, 2), *([tuple(protected)] if len(protected) > 2 else [])]
+    if len(together) > MOST_INTERSECTIONS:
+        together = [*together[: MOST_INTERSECTIONS - 1], together[-1]]
+    return (*((attribute,) for attribute in protected), *together)
 
 
-class Gap(NamedTuple):
-    """The two groups of an attribute whose selection rates lie furthest apart."""
-
-    attribute: str
-    lowest: str
-    highest: str
-    difference: float
+def _group_name(groups: Mapping[str, GroupCounts], values: Sequence[FeatureValue]) -> str:
+    name = CROSS.join("missing" if value is None else str(value) for value in values)
+    most = MOST_GROUPS if len(values) == 1 else MOST_CELLS
+    return name if name in groups or len(groups) < most else "other"
 
 
-def selection_gaps(cohort: Cohort, min_group_examples: int) -> Iterator[Gap]:
-    """For each protected attribute the largest gap between groups that are large enough to be judged."""
-    for attribute, groups in sorted(cohort.groups.items()):
-        rates = {each.group: each for each in group_rates(attribute, groups) if each.examples >= min_group_examples}
-        judged = {name: each.selection_rate for name, each in rates.items() if each.selection_rate is not None}
-        if len(judged) > 1:
-            lowest, highest = min(judged, key=judged.__getitem__), max(judged, key=judged.__getitem__)
-            yield Gap(attribute, lowest, highest, judged[highest] - judged[lowest])
+class Unfair(NamedTuple):
+    """A limit of the spec that a cohort breaks: the pair of groups, and how it is broken."""
+
+    pair: GroupsCompared
+    limit: Literal["difference", "ratio"]
+
+
+def unfair_pairs(cohort: Cohort, monitor: FairnessMonitor) -> Iterator[Unfair]:
+    """For each attribute, rate and limit the pair that lies furthest apart, where it breaks the limit.
+
+    An intersection is left out where one of its attributes breaks the same limit by itself: that says it already.
+    """
+    worst: dict[tuple[str, str, str], Unfair] = {}
+    for pair in compare_groups(cohort.groups, monitor):
+        for broken in pair.over:
+            found = Unfair(pair, broken)
+            worst[pair.attribute, pair.rate, broken] = max(
+                found, worst.get((pair.attribute, pair.rate, broken), found), key=_how_far
+            )
+    for (attribute, rate, limit), found in worst.items():
+        parts = attribute.split(CROSS)
+        if len(parts) == 1 or not any((part, rate, limit) in worst for part in parts):
+            yield found
+
+
+def _how_far(found: Unfair) -> float:
+    if found.limit == "difference":
+        return abs(found.pair.difference)
+    ratio = found.pair.ratio
+    return 1.0 if not ratio else 1 - min(ratio, 1 / ratio)

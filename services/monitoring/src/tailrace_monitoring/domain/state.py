@@ -36,6 +36,7 @@ class ModelState(BaseModel):
     alarm_from: int = 1
     comparisons: dict[int, Comparison] = {}
     scores: dict[str, Score] = {}
+    breached: dict[str, datetime] = {}
     drift: DriftState = DriftState()
     retraining: RetrainingState = RetrainingState()
 

@@ -25,9 +25,9 @@ from tailrace_contracts.events import (
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ConceptDriftMonitor, ModelSpec
 from tailrace_monitoring.domain import alerts
-from tailrace_monitoring.domain.arms import answers, champions_answer, loss
+from tailrace_monitoring.domain.arms import answers, arm_title, champions_answer, loss
 from tailrace_monitoring.domain.cohort_book import CohortBook
-from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, selection_gaps
+from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, unfair_pairs
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import LONGEST, Alarm, ErrorAlarm
 from tailrace_monitoring.domain.knowledge import Knowledge
@@ -185,6 +185,7 @@ class ModelWatch:
         champion = knowledge.champion
         if champion != state.champion:
             state.champion, state.alarm_from, state.comparisons = champion, state.examples + 1, {}
+            state.breached = {}
             self._alarm = None
         candidates = knowledge.candidates if champion is not None else {}
         state.comparisons = {number: each for number, each in state.comparisons.items() if number in candidates}
@@ -243,27 +244,45 @@ class ModelWatch:
             return
         for cohort in self.cohorts.close(self.state.watermark, knowledge.spec.monitors.allowed_lateness_days):
             self.changes.cohorts.add(cohort.key)
-            self._measure(cohort, now)
+            self._measure(cohort, knowledge, now)
             self._judge(cohort, knowledge, now)
 
     def _judge(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
         if cohort.arm not in {"champion", "external"} or cohort.total.examples < MIN_COHORT_EXAMPLES:
             return
-        monitors = knowledge.spec.monitors
-        least = monitors.performance.min_accuracy
-        if least is not None and cohort.accuracy < least:
-            raised = alerts.low_accuracy(self._stamp(now), cohort, least)
-            answers_now = cohort.version == self.state.champion
-            first = self.trail.first_from(max(cohort.span.start, self.state.regime or cohort.span.start))
-            self._raise(raised, knowledge, "performance" if answers_now else None, first)
-        for gap in selection_gaps(cohort, monitors.fairness.min_group_examples) if monitors.fairness.alert else ():
-            if gap.difference > monitors.fairness.max_difference:
-                raised = alerts.unfair(self._stamp(now), cohort, gap, monitors.fairness.max_difference)
-                self._raise(raised, knowledge, None, None)
+        self._judge_accuracy(cohort, knowledge, now)
+        if knowledge.spec.monitors.fairness.alert:
+            self._judge_fairness(cohort, knowledge, now)
 
-    def _measure(self, cohort: Cohort, now: datetime) -> None:
+    def _judge_accuracy(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
+        least = knowledge.spec.monitors.performance.min_accuracy
+        key = f"{arm_title(cohort.arm, cohort.version)}|accuracy"
+        if least is None or cohort.accuracy >= least:
+            self.state.breached.pop(key, None)
+            return
+        since = self.state.breached.setdefault(key, cohort.span.start)
+        raised = alerts.low_accuracy(self._stamp(now), cohort, least, since)
+        answers_now = cohort.version == self.state.champion
+        first = self.trail.first_from(max(cohort.span.start, self.state.regime or cohort.span.start))
+        self._raise(raised, knowledge, "performance" if answers_now else None, first)
+
+    def _judge_fairness(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
+        monitor, who = knowledge.spec.monitors.fairness, arm_title(cohort.arm, cohort.version)
+        before = {key: since for key, since in self.state.breached.items() if key.startswith(f"{who}|fairness|")}
+        for found in unfair_pairs(cohort, monitor):
+            pair, limit = found.pair, monitor.min_ratio if found.limit == "ratio" else monitor.max_difference
+            key = f"{who}|fairness|{pair.attribute}|{pair.rate}|{found.limit}"
+            since = self.state.breached.setdefault(key, cohort.span.start)
+            before.pop(key, None)
+            raised = alerts.unfair(self._stamp(now), cohort, found, limit or 0.0, since)
+            self._raise(raised, knowledge, None, None)
+        for key in before:
+            del self.state.breached[key]
+
+    def _measure(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
         self.cohorts.unmeasured.discard(cohort.key)
-        self.changes.events.append(cohort.measured(self._tools.new_id(), self.model, now))
+        monitor = knowledge.spec.monitors.fairness
+        self.changes.events.append(cohort.measured(self._tools.new_id(), self.model, monitor, now))
 
     def _situation(self, knowledge: Knowledge, now: datetime) -> Situation:
         return Situation(self.state.examples, knowledge.has_batch_version, knowledge.batch_candidate_on_trial, now)
@@ -290,7 +309,7 @@ class ModelWatch:
                 self.changes.touched = True
         if due and self._has_news():
             for cohort in self.cohorts.news():
-                self._measure(cohort, now)
+                self._measure(cohort, knowledge, now)
         if due:
             self._published = now
 
