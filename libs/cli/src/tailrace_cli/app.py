@@ -11,12 +11,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
 
+from tailrace_cli import audit as chain
 from tailrace_cli import dead_letters as letters
 from tailrace_cli import sending, stack
 from tailrace_cli.connection import CommandError, Connection, connect
@@ -53,7 +55,9 @@ Then `tailrace up`, `tailrace apply SPEC.yaml`, and send events with `tailrace s
 demo = typer.Typer(no_args_is_help=True, help="Play a real stream through the whole loop, watch it, and get a report.")
 dead = typer.Typer(no_args_is_help=True, help="What could not be handled: list, show, replay.")
 app.add_typer(demo, name="demo")
+audit = typer.Typer(no_args_is_help=True, help="What was asked, decided and refused: list, verify, export.")
 app.add_typer(dead, name="dead-letters")
+app.add_typer(audit, name="audit")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[str, typer.Argument(help="The model's name, as `tailrace models` shows it.")]
@@ -295,6 +299,65 @@ def dead_replay(
 
     count = _run(work)
     say(f"{'would replay' if dry_run else 'replayed'} {count} record{'s' if count != 1 else ''}")
+
+
+# ---------------------------------------------------------------- audit
+
+
+@audit.command("list")
+def audit_list(model: Model, as_json: AsJson = False) -> None:
+    """List what was asked, decided and refused about a model, oldest first."""
+    entries = _run(lambda to: chain.of_model(to, model))
+    rows = [
+        {
+            "entry": each.sequence,
+            "time": f"{each.time:%Y-%m-%d %H:%M:%S}",
+            "actor": each.actor,
+            "action": each.action,
+            "subject": each.subject,
+            "outcome": each.outcome,
+            "reason": each.reason,
+        }
+        for each in entries
+    ]
+    show(rows, as_json=as_json, empty="")
+
+
+@audit.command("verify")
+def audit_verify(
+    file: Annotated[
+        Path | None, typer.Argument(help="A file of `tailrace audit export`; without it, the topic.")
+    ] = None,
+) -> None:
+    """Check that no entry was changed, lost or added."""
+    found = chain.verified_file(file) if file else _run(chain.verified)
+    if not found.intact:
+        raise CommandError(found.reason)
+    say(f"intact: {found.entries} entries, the last one is {found.head.sequence} with sha256 {found.head.sha256}")
+
+
+@audit.command("export")
+def audit_export(
+    model: Model,
+    since: Annotated[datetime | None, typer.Option("--from", help="The first moment, in UTC (default: all).")] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", help="The moment before which to end (default: now).")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write to this file instead of printing.")] = None,
+) -> None:
+    """Write a file that an outsider can check without Tailrace; see docs/reference/audit-export.md."""
+    lines, checked = _run(lambda to: chain.exported(to, model, since, until))
+    if output is None:
+        for line in lines:
+            say(line)
+        return
+    try:
+        output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{output}: cannot be written ({error.strerror}); name another file") from None
+    say(
+        f"wrote {checked.entries} links of the chain to {near(output)}; `tailrace audit verify {near(output)}` checks it"
+    )
 
 
 # ---------------------------------------------------------------- demos
