@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -17,6 +18,7 @@ from tailrace_contracts import Log, LogRange, LogRanges, SpecError, Trigger, loa
 from tailrace_contracts.cloudevents import headers, is_structured, unwrap
 from tailrace_contracts.events import EVENTS, LabelGiven, decode
 from tailrace_contracts.export import differing, documents, write
+from tailrace_contracts.spec import NumericalLabel
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "schemas" / "examples").glob("*/*.json"))
@@ -30,6 +32,7 @@ SPEC: dict[str, Any] = {
     ],
     "label": {"name": "rain"},
 }
+MILLIMETRES: dict[str, Any] = {"task": "regression", "label": {"name": "mm", "limits": {"min": 0, "max": 200}}}
 
 
 def holds(newer: Any, older: Any) -> bool:
@@ -124,8 +127,19 @@ def test_topics_have_sane_kafka_settings() -> None:
             {"features": [{"name": "a", "type": "numerical", "limits": {"min": 3, "max": 1}}]},
             "min 3.0 must lie below max 1.0",
         ),
-        ({"task": "ranking"}, "x.yaml: task: Input should be 'binary', found 'ranking'"),
+        ({"task": "ranking"}, "x.yaml: task: Input should be 'binary' or 'regression', found 'ranking'"),
         ({"model": "Rain Model"}, "x.yaml: model: String should match pattern"),
+        ({"task": "regression"}, "x.yaml: label: a number needs limits with min and max, or a loss_scale"),
+        ({"task": "regression", "label": {"name": "mm", "positive": 1, "loss_scale": 2}}, "label.positive: unknown"),
+        ({"label": {"name": "mm", "loss_scale": 2}}, "x.yaml: label.loss_scale: unknown field"),
+        (
+            {"task": "regression", "label": {"name": "mm", "loss_scale": -2}},
+            "label.loss_scale: Input should be greater",
+        ),
+        (MILLIMETRES | {"learners": {"online": {"algorithm": "logistic-regression"}}}, "name linear-regression"),
+        ({"learners": {"online": {"algorithm": "linear-regression"}}}, "name logistic-regression"),
+        (MILLIMETRES | {"monitors": {"performance": {"min_accuracy": 0.7}}}, "name max_mae or max_rmse"),
+        ({"monitors": {"performance": {"max_mae": 0.7}}}, "name min_accuracy"),
     ],
 )
 def test_a_wrong_spec_gets_one_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -156,6 +170,45 @@ def test_open_limits_survive_the_topic() -> None:
     """A spec without limits would come back from Kafka unreadable, since JSON has no infinity."""
     spec = parse_spec(SPEC)
     assert parse_spec(json.loads(spec.model_dump_json())) == spec
+
+
+def test_a_regression_has_a_number_for_a_label() -> None:
+    """A regression would be compared on errors of another scale, or learned by a classifier."""
+    spec = parse_spec(SPEC | MILLIMETRES | {"learners": {"online": {"seed": 3}}})
+    assert isinstance(spec.label, NumericalLabel)
+    assert spec.learners.online is not None
+    assert spec.learners.online.algorithm == "linear-regression"
+    assert [spec.label.loss(guess, 10) for guess in (10, 60, 210, 1e300)] == [0, 0.25, 1, 1]
+    assert parse_spec(json.loads(spec.model_dump_json())) == spec
+    with pytest.raises(TypeError, match="model rain is a regression"):
+        _ = spec.class_label
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [("1", 1), ("1.0", 1.0), ("2.5", 2.5), ("true", None), ("NaN", None), ("1e999", None)]
+)
+def test_labels_are_numbers_as_they_came(given: str, read: float | None) -> None:
+    """A class would come back as 1.0, a truth value pass for a class, or an infinite error end every mean."""
+    text = json.dumps({"type": "label-given", "prediction_id": "a", "model": "rain", "time": "2026-05-04T06:30:00Z"})
+    value = text.replace("}", f', "label": {given}}}').encode()
+    if read is None:
+        with pytest.raises(ValidationError):
+            decode(value)
+        return
+    event = decode(value)
+    assert isinstance(event, LabelGiven)
+    assert (event.label, type(event.label)) == (read, type(read))
+    assert decode(event.encode()) == event
+
+
+def test_numpy_labels_are_what_they_hold() -> None:
+    """A class out of an array would be published as 1.0 and refused."""
+    text = (ROOT / "schemas/examples/label-given/label.json").read_bytes()
+    label = LabelGiven.model_validate(json.loads(text) | {"label": np.int64(1)})
+    assert json.loads(label.encode())["label"] is not True
+    assert isinstance(label.label, int)
+    with pytest.raises(ValidationError, match="not a truth value"):
+        LabelGiven.model_validate(json.loads(text) | {"label": np.bool_(1)})
 
 
 def test_yaml_null_is_the_policy_null() -> None:

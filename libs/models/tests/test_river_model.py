@@ -23,7 +23,7 @@ from tailrace_models import RIVER, Answer, RiverModel, load
 from tailrace_models.encoding import Row
 
 KEY = b"k" * 32
-ALGORITHMS = get_args(OnlineLearner.model_fields["algorithm"].annotation)
+ALGORITHMS = sorted({*get_args(OnlineLearner.model_fields["algorithm"].annotation)} - {"linear-regression"})
 
 
 def spec(**label: Any) -> ModelSpec:

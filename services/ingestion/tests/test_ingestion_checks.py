@@ -196,6 +196,57 @@ async def test_labels_are_checked_against_classes_and_times() -> None:
     assert outcome.parked[0].reason == "label 5 for model rain, expected one of its classes 0 and 1"
 
 
+MILLIMETRES = FixedSpecs(applied(rain_spec(task="regression", label={"name": "mm", "limits": {"min": 0, "max": 200}})))
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (b"0", None),
+        (b"12.75", None),
+        (b"200", None),
+        (b"-0.5", "label -0.5 for model rain, expected a number from 0 to 200"),
+        (b"201", "label 201 for model rain, expected a number from 0 to 200"),
+        (b"1" + b"0" * 400, "label 1000"),
+        (b"true", "label: expected int | float, got bool"),
+        (b"1e999", "label is infinite, expected a finite number"),
+    ],
+)
+async def test_labels_of_a_regression_are_numbers_within_limits(value: bytes, sentence: str | None) -> None:
+    """A number that cannot be the truth would be learned, or one that can be would be refused."""
+    record = record_of(label(1), "label-events", 0)
+    record = record._replace(value=(record.value or b"").replace(b'"label":1', b'"label":' + value))
+    outcome = await validate_labels([record], MILLIMETRES, {}, "labels")
+    assert [out.value for out in outcome.emit] == ([record.value] if sentence is None else [])
+    assert [sentence in parked.reason for parked in outcome.parked if sentence] == ([True] if sentence else [])
+
+
+@pytest.mark.parametrize(
+    ("served", "sentence"),
+    [
+        ({"prediction": 3}, None),
+        ({"prediction": -3.25}, None),
+        ({"prediction": 3.5, "probability": 0.5}, "prediction 3.5 with probability 0.5 of arm external"),
+        ({"prediction": 10**400}, "expected a number of double precision"),
+    ],
+)
+async def test_predictions_of_a_regression_are_numbers(served: dict[str, Any], sentence: str | None) -> None:
+    """A classifier's answers would be scored as a regression's, or a number that no float holds stop the readers."""
+    outcome = await checked(raw(features() | {"served": {"arm": "external"} | served}), specs=MILLIMETRES)
+    assert len(outcome.emit) == (sentence is None)
+    assert [sentence in parked.reason for parked in outcome.parked if sentence] == ([True] if sentence else [])
+
+
+async def test_a_class_is_an_integer() -> None:
+    """The class 1.0 would be counted beside the class 1."""
+    outcome = await checked(raw(features() | {"served": {"arm": "external", "prediction": 1.0}}))
+    assert [parked.code for parked in outcome.parked] == ["wrong-prediction"]
+    record = record_of(label(1), "label-events", 0)
+    record = record._replace(value=(record.value or b"").replace(b'"label":1', b'"label":1.0'))
+    outcome = await validate_labels([record], FixedSpecs(applied()), {}, "labels")
+    assert [parked.code for parked in outcome.parked] == ["unknown-class"]
+
+
 values = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=4)
 documents = st.fixed_dictionaries(
     {},

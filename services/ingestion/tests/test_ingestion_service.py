@@ -44,9 +44,9 @@ def running(deployment: Deployment) -> Running:
     return run
 
 
-def examples(events: list[Any]) -> dict[str, list[tuple[int, int]]]:
+def examples(events: list[Any]) -> dict[str, list[tuple[float, int]]]:
     """Label and revision of each example, by prediction id."""
-    found: dict[str, list[tuple[int, int]]] = {}
+    found: dict[str, list[tuple[float, int]]] = {}
     for event in events:
         assert isinstance(event, ExampleLabelled)
         found.setdefault(event.prediction_id, []).append((event.label, event.label_revision))

@@ -11,13 +11,30 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from tailrace_contracts.ranges import LogRange, LogRanges, Offset, Trigger
 from tailrace_contracts.spec import FairnessRate, ModelSpec, Name
 
 Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 FeatureValue = float | str | bool | None
+
+
+def _no_truth_value(value: Any) -> Any:
+    value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value  # numpy's scalars
+    if isinstance(value, bool):
+        msg = "Input should be a number, not a truth value"
+        raise ValueError(msg)  # noqa: TRY004  # pydantic reports ValueError
+    return value
+
+
+Outcome = Annotated[
+    int | Annotated[float, Field(allow_inf_nan=False)],
+    BeforeValidator(_no_truth_value),
+    WithJsonSchema({"type": "number"}),
+]
+"""A prediction or a label: one of the two integers of a binary model's classes, or the finite number of a regression."""
+
 Arm = Literal["champion", "canary", "shadow", "external"]
 Stage = Literal["registered", "shadow", "canary", "champion", "rejected", "rolled-back", "retired"]
 
@@ -81,10 +98,10 @@ class Evidence(Value):
 
 
 class ArmOutput(Value):
-    """What one arm answered. `probability` is that of the positive class."""
+    """What one arm answered. `probability` is that of the positive class; a regression has none."""
 
     arm: Arm
-    prediction: int
+    prediction: Outcome
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     version: int | None = Field(default=None, ge=1)
     revision: int | None = Field(default=None, ge=0)
@@ -114,7 +131,7 @@ class LabelGiven(Event):
     prediction_id: Identifier
     model: Name
     time: AwareDatetime
-    label: int
+    label: Outcome
 
 
 class ExampleLabelled(Event):
@@ -126,9 +143,9 @@ class ExampleLabelled(Event):
     time: AwareDatetime = Field(description="the prediction's event time")
     label_time: AwareDatetime
     features: dict[str, FeatureValue]
-    label: int
+    label: Outcome
     label_revision: int = Field(default=0, ge=0)
-    replaces: int | None = None
+    replaces: Outcome | None = None
     served: ArmOutput | None = None
     shadows: tuple[ArmOutput, ...] = ()
     entity: str | None = None
@@ -391,8 +408,10 @@ class ArmsCompared(Event):
     stage: Literal["shadow", "canary"]
     examples: int = Field(ge=0)
     stage_examples: int = Field(ge=0, description="examples since the candidate entered this stage")
-    champion_accuracy: float
-    candidate_accuracy: float
+    champion_accuracy: float | None = Field(default=None, description="of a binary model")
+    candidate_accuracy: float | None = Field(default=None, description="of a binary model")
+    champion_metrics: dict[str, float] = Field(default={}, description="of a regression: mae, rmse, bias")
+    candidate_metrics: dict[str, float] = Field(default={}, description="of a regression: mae, rmse, bias")
     mean_difference: float
     lower: float
     upper: float
@@ -427,6 +446,7 @@ class GroupRates(Value):
     true_positive_interval: Bounds | None = None
     false_positive_interval: Bounds | None = None
     accuracy_interval: Bounds | None = None
+    metrics: dict[str, float] = Field(default={}, description="of a regression: mae, rmse, bias")
 
 
 class GroupsCompared(Value):
@@ -460,7 +480,10 @@ class PerformanceMeasured(Event):
     arm: Arm
     version: int | None = None
     examples: int
-    accuracy: float
+    accuracy: float | None = Field(default=None, description="of a binary model")
+    metrics: dict[str, float] = Field(
+        default={}, description="of a regression: mae, rmse, and bias (mean of prediction less label)"
+    )
     groups: tuple[GroupRates, ...] = ()
     comparisons: tuple[GroupsCompared, ...] = Field(
         default=(), description="each judged group against the largest, and pairs that break a limit of the spec"

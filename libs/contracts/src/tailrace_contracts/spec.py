@@ -9,6 +9,7 @@ file must not become a default.
 from __future__ import annotations
 
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -104,13 +106,16 @@ class CategoricalFeature(_Part):
 Feature = Annotated[NumericalFeature | CategoricalFeature, Field(discriminator="type")]
 
 
-class Label(_Part):
+HorizonDays = Annotated[float, Field(gt=0, description="how long, in event time, a prediction waits for a label")]
+
+
+class ClassLabel(_Part):
     """The truth: `name` is the question's answer in the producers' words, `positive` the class that is predicted."""
 
     name: FeatureName
     classes: tuple[int, int] = (0, 1)
     positive: int = 1
-    horizon_days: float = Field(default=90, gt=0, description="how long, in event time, a prediction waits for a label")
+    horizon_days: HorizonDays = 90
 
     @model_validator(mode="after")
     def _positive_is_a_class(self) -> Self:
@@ -118,6 +123,41 @@ class Label(_Part):
             msg = f"label: positive {self.positive} must be one of two different classes, found {self.classes}"
             raise ValueError(msg)
         return self
+
+
+class NumericalLabel(_Part):
+    """The truth of a regression: a number. Labels beyond the limits are refused, answers are moved to the limit.
+
+    Two models are compared by an error between 0 and 1: the absolute error over `loss_scale`, cut at 1. So an error of
+    `loss_scale` and one of ten times that count the same.
+    """
+
+    name: FeatureName
+    limits: Limits = Field(default_factory=Limits)
+    loss_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="the error that is as bad as any; default: max less min"
+    )
+    horizon_days: HorizonDays = 90
+
+    @model_validator(mode="after")
+    def _has_a_scale(self) -> Self:
+        if self.loss_scale is None and not isfinite(self.limits.max - self.limits.min):
+            msg = "a number needs limits with min and max, or a loss_scale: the error that is as bad as any"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def scale(self) -> float:
+        """The error that counts as 1, in the label's unit."""
+        return self.loss_scale or self.limits.max - self.limits.min
+
+    def loss(self, prediction: float, label: float) -> float:
+        """The absolute error over the scale, cut at 1: what comparisons and detectors, which need a bound, are given."""
+        return min(abs(prediction - label) / self.scale, 1.0)
+
+
+Label = ClassLabel | NumericalLabel
+"""The truth that a task asks for: a class (`binary`) or a number (`regression`)."""
 
 
 class EventTime(_Part):
@@ -152,9 +192,9 @@ class OnlineLearner(_Part):
     """A river pipeline that learns every labelled example in order and publishes revisions."""
 
     kind: Literal["river"] = "river"
-    algorithm: Literal["logistic-regression", "hoeffding-adaptive-tree", "adaptive-random-forest"] = (
-        "logistic-regression"
-    )
+    algorithm: Literal[
+        "logistic-regression", "linear-regression", "hoeffding-adaptive-tree", "adaptive-random-forest"
+    ] = Field(default="logistic-regression", description="default of a regression: linear-regression")
     seed: int = 7
     min_examples: int = Field(default=200, gt=0, description="before the first revision is offered as a candidate")
     revision_seconds: float = Field(default=0.5, gt=0, description="at least this long between two revisions")
@@ -199,6 +239,12 @@ class PerformanceMonitor(_Part):
     """Performance by prediction-time cohort, on labels as they come."""
 
     min_accuracy: Probability | None = Field(default=None, description="a cohort below it raises an alert")
+    max_mae: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="regression: a cohort with a higher mean absolute error raises an alert"
+    )
+    max_rmse: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="regression: a cohort with a higher root mean squared error raises an alert"
+    )
 
 
 FairnessRate = Literal["selection_rate", "true_positive_rate", "false_positive_rate"]
@@ -263,7 +309,7 @@ class ModelSpec(_Part):
     model: Name
     owner: str = Field(min_length=1)
     description: str = ""
-    task: Literal["binary"] = "binary"
+    task: Literal["binary", "regression"] = "binary"
     features: tuple[Feature, ...] = Field(min_length=1)
     label: Label
     protected: tuple[FeatureName, ...] = ()
@@ -273,6 +319,36 @@ class ModelSpec(_Part):
     retraining: Retraining = Retraining()
     rollout: Rollout = Rollout()
     capture: Literal["buffered", "acknowledged"] = "buffered"
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _label_of_the_task(cls, label: object, info: ValidationInfo) -> object:
+        return (NumericalLabel if info.data.get("task") == "regression" else ClassLabel).model_validate(label)
+
+    @field_validator("learners", mode="before")
+    @classmethod
+    def _learner_of_the_task(cls, learners: object, info: ValidationInfo) -> object:
+        if info.data.get("task") == "regression" and isinstance(learners, dict):
+            online = learners.get("online")
+            if isinstance(online, dict):
+                return {**learners, "online": {"algorithm": "linear-regression", **online}}
+        return learners
+
+    @model_validator(mode="after")
+    def _parts_fit_the_task(self) -> Self:
+        regression, online, performance = self.task == "regression", self.learners.online, self.monitors.performance
+        wrong = "logistic-regression" if regression else "linear-regression"
+        if online is not None and online.algorithm == wrong:
+            fitting = "linear-regression" if regression else "logistic-regression"
+            msg = f"learners.online: {wrong} does not learn the task {self.task}; name {fitting}, or a tree or forest"
+            raise ValueError(msg)
+        if regression and performance.min_accuracy is not None:
+            msg = "monitors.performance: a regression has no accuracy; name max_mae or max_rmse"
+            raise ValueError(msg)
+        if not regression and (performance.max_mae, performance.max_rmse) != (None, None):
+            msg = "monitors.performance: max_mae and max_rmse are a regression's; name min_accuracy"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -294,6 +370,14 @@ class ModelSpec(_Part):
     def feature_names(self) -> tuple[str, ...]:
         """The features' names, in the order of the spec: the column order of every matrix made from it."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def class_label(self) -> ClassLabel:
+        """The label of a binary model, for code that is reached by no other. Raises TypeError for another task."""
+        if not isinstance(self.label, ClassLabel):
+            msg = f"model {self.model} is a {self.task}, expected a binary one"
+            raise TypeError(msg)
+        return self.label
 
 
 class SpecError(ValueError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace_contracts.events import FeatureValue
-from tailrace_contracts.spec import Label
+from tailrace_contracts.spec import ClassLabel
 
 RIVER = "application/vnd.tailrace.river"
 """Media type of a river pipeline in its signed envelope."""
@@ -33,12 +33,12 @@ class Predictor(Protocol):
         ...
 
 
-def answer(label: Label, probability: float) -> Answer:
+def answer(label: ClassLabel, probability: float) -> Answer:
     """The answer for a probability of the positive class: positive above one half, else the other class."""
     return Answer(label.positive if probability > 0.5 else negative(label), probability)
 
 
-def negative(label: Label) -> int:
+def negative(label: ClassLabel) -> int:
     """The class that is not the positive one."""
     first, second = label.classes
     return second if first == label.positive else first

@@ -37,8 +37,8 @@ class OnnxModel:
     def __init__(self, session: onnxruntime.InferenceSession, spec: ModelSpec) -> None:
         self._session = session
         self._encoder = Encoder(spec)
-        self._positive = spec.label.positive
-        self._negative = negative(spec.label)
+        self._positive = spec.class_label.positive
+        self._negative = negative(spec.class_label)
 
     @classmethod
     def from_bytes(cls, data: bytes, spec: ModelSpec) -> OnnxModel:

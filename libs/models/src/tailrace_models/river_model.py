@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from river import base, forest, linear_model, optim, preprocessing, tree
 
 from tailrace_contracts.ranges import Log
-from tailrace_contracts.spec import Feature, Label, ModelSpec, NumericalFeature, OnlineLearner
+from tailrace_contracts.spec import ClassLabel, Feature, ModelSpec, NumericalFeature, OnlineLearner
 from tailrace_models import envelope, pickling
 from tailrace_models.answers import Answer, answer
 from tailrace_models.encoding import Row, number
@@ -57,7 +57,7 @@ class Restored(NamedTuple):
 class RiverModel:
     """Learns one example after another and answers in between. Not for use by two threads at once."""
 
-    def __init__(self, learner: OnlineLearner, features: Sequence[Feature], label: Label) -> None:
+    def __init__(self, learner: OnlineLearner, features: Sequence[Feature], label: ClassLabel) -> None:
         self.learner = learner
         self.features = tuple(features)
         self.label = label
@@ -76,9 +76,9 @@ class RiverModel:
     @classmethod
     def build(cls, learner: OnlineLearner, spec: ModelSpec) -> RiverModel:
         """An untrained model for the spec's features and label."""
-        return cls(learner, spec.features, spec.label)
+        return cls(learner, spec.features, spec.class_label)
 
-    def learn(self, features: Row, label: int) -> None:
+    def learn(self, features: Row, label: float) -> None:
         """Learn one example. Raises ValueError for a label that is none of the spec's classes."""
         if label not in self.label.classes:
             raise ValueError(f"label {label} is none of the classes {self.label.classes}; correct the label event")
@@ -167,7 +167,7 @@ class RiverPredictor:
     def from_envelope(cls, data: bytes, signing_key: bytes, spec: ModelSpec) -> RiverPredictor:
         """The model in signed bytes. Raises as `RiverModel.from_envelope`, and where the spec has other features."""
         model = RiverModel.from_envelope(data, signing_key).model
-        if _questions(model.features) != _questions(spec.features) or model.label.classes != spec.label.classes:
+        if _questions(model.features) != _questions(spec.features) or model.label.classes != spec.class_label.classes:
             raise ArtefactIncompatible(
                 f"river artefact was trained for other features or classes than model {spec.model!r} now has; "
                 "the training service publishes a new one after the next examples"
@@ -184,7 +184,7 @@ class _Described(BaseModel):
 
     learner: OnlineLearner
     features: tuple[Feature, ...]
-    label: Label
+    label: ClassLabel
 
 
 def _multiplied(names: Sequence[str]) -> Iterable[tuple[str, str]]:

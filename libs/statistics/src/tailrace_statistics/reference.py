@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tailrace_contracts.events import ColumnSummary, FeatureValue
-from tailrace_contracts.spec import ModelSpec
-from tailrace_statistics.columns import fold_for
+from tailrace_contracts.events import ColumnSummary, FeatureValue, NumericalSummary
+from tailrace_contracts.spec import ClassLabel, Label, Limits, ModelSpec
+from tailrace_statistics.columns import NumericalFold, fold_for
 
 MEDIA_TYPE = "application/vnd.tailrace.reference+json"
 SAMPLE_ROWS = 500
@@ -22,7 +22,7 @@ class ReferenceInvalid(ValueError):  # noqa: N818  # named for what is true
 
 
 class Reference(BaseModel):
-    """Columns by name, a row sample evenly spread over the rows in their order, and how often the label was positive."""
+    """Columns by name, a row sample evenly spread over the rows in their order, and what the labels were."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -32,10 +32,11 @@ class Reference(BaseModel):
     columns: dict[str, ColumnSummary]
     sample: tuple[dict[str, FeatureValue], ...] = ()
     label_rate: float | None = Field(default=None, description="share of the positive class; none without labels")
+    labels: NumericalSummary | None = Field(default=None, description="the labels of a regression; none without labels")
 
     @classmethod
     def build(
-        cls, spec: ModelSpec, rows: Sequence[Row], labels: Sequence[int] = (), sample_rows: int = SAMPLE_ROWS
+        cls, spec: ModelSpec, rows: Sequence[Row], labels: Sequence[float] = (), sample_rows: int = SAMPLE_ROWS
     ) -> Reference:
         """The reference of training rows, and of their labels where there are any. The same rows give the same sample."""
         columns: dict[str, ColumnSummary] = {}
@@ -49,7 +50,8 @@ class Reference(BaseModel):
             examples=len(rows),
             columns=columns,
             sample=tuple({name: row.get(name) for name in spec.feature_names} for row in _spread(rows, sample_rows)),
-            label_rate=sum(label == spec.label.positive for label in labels) / len(labels) if len(labels) else None,
+            label_rate=_rate(spec.label, labels),
+            labels=_distribution(spec.label, labels),
         )
 
     def to_bytes(self) -> bytes:
@@ -67,6 +69,20 @@ class Reference(BaseModel):
             raise ReferenceInvalid(
                 f"reference of {len(data)} bytes: {where}: {first['msg']}; train the version again"
             ) from None
+
+
+def _rate(label: Label, labels: Sequence[float]) -> float | None:
+    if not isinstance(label, ClassLabel) or not len(labels):
+        return None
+    return sum(each == label.positive for each in labels) / len(labels)
+
+
+def _distribution(label: Label, labels: Sequence[float]) -> NumericalSummary | None:
+    if isinstance(label, ClassLabel) or not len(labels):
+        return None
+    fold = NumericalFold(Limits())
+    fold.fold(labels)
+    return fold.summary()
 
 
 def _spread(rows: Sequence[Row], wanted: int) -> list[Row]:

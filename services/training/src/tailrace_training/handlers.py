@@ -141,12 +141,12 @@ def _learn_one(record: Record, runs: Runs, online: Online) -> Parked | None:
         example = ExampleLabelled.model_validate_json(record.value or b"")
     except ValidationError as error:
         return Parked(record, "unreadable-event", f"{record} is no labelled example: {_first(error)}", model)
-    if example.label not in applied.spec.label.classes:
-        expected = " or ".join(map(str, applied.spec.label.classes))
+    if example.label not in applied.spec.class_label.classes:
+        expected = " or ".join(map(str, applied.spec.class_label.classes))
         return Parked(record, "unknown-class", f"{record} has label {example.label}, expected {expected}", model)
     run = _run_for(applied, applied.spec.learners.online, record.log, runs, online)
     run.pace = applied.spec.learners.online
-    run.apply(record.offset, example, applied.spec.label)
+    run.apply(record.offset, example, applied.spec.class_label)
     return None
 
 

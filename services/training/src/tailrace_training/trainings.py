@@ -150,7 +150,7 @@ class _Run:
     async def _trained(self, examples: list[Example], spec: ModelSpec, learner: BatchLearner) -> Said:
         """What the trainer said last. A trainer that dies is followed by another, which goes on from the checkpoint."""
         features = await asyncio.to_thread(encode_rows, spec, [each.features for each in examples])
-        labels = np.array([each.label == spec.label.positive for each in examples], dtype=np.float32)
+        labels = np.array([each.label == spec.class_label.positive for each in examples], dtype=np.float32)
         job = Job(
             run_id=self.request.run_id,
             learner=learner,
@@ -247,7 +247,7 @@ async def examples_in(ranges: LogRanges, spec: ModelSpec, logs: ExampleLogs) -> 
 def _examples(records: Sequence[Record], spec: ModelSpec) -> list[Example]:
     """The model's examples among these records. What the online learner parks is left out here too."""
     events = (_event(record) for record in records if record.key == spec.model.encode())
-    return [Example.of(event) for event in events if event is not None and event.label in spec.label.classes]
+    return [Example.of(event) for event in events if event is not None and event.label in spec.class_label.classes]
 
 
 def _event(record: Record) -> ExampleLabelled | None:

@@ -245,6 +245,12 @@ def drift_since_reference(story: Story, spec: ModelSpec) -> dict[str, float]:
 def _cohorts(story: Story) -> tuple[dict[str, Any], ...]:
     """Performance by prediction-time cohort, in order."""
     return tuple(
-        {"from": start, "arm": arm, "version": version, "examples": each.examples, "accuracy": round(each.accuracy, 4)}
+        {
+            "from": start,
+            "arm": arm,
+            "version": version,
+            "examples": each.examples,
+            "accuracy": round(each.accuracy or 0, 4),
+        }
         for (start, arm, version), each in sorted(story.cohorts.items(), key=lambda item: str(item[0]))
     )

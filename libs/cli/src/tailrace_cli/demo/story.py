@@ -142,10 +142,10 @@ class Story:
         if example.served is not None:
             self._served(example.served, example.label)
 
-    def _score(self, version: int, output: ArmOutput, label: int) -> None:
+    def _score(self, version: int, output: ArmOutput, label: float) -> None:
         self.scores.setdefault(version, Score()).add(right=output.prediction == label)
 
-    def _served(self, output: ArmOutput, label: int) -> None:
+    def _served(self, output: ArmOutput, label: float) -> None:
         right = output.prediction == label
         self.served.add(right=right)
         self.served_by[output.arm if output.version is None else f"version {output.version}"] += 1

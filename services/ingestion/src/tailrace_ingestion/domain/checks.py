@@ -9,6 +9,7 @@ and `null` change the value (the event must be written anew), `flag` lets it pas
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from tailrace_contracts.spec import CategoricalFeature, ModelSpec, NumericalFeature
+from tailrace_contracts.spec import (
+    CategoricalFeature,
+    ClassLabel,
+    Limits,
+    ModelSpec,
+    NumericalFeature,
+    NumericalLabel,
+)
 from tailrace_ingestion.domain import diagnosis
 from tailrace_ingestion.domain.reasons import Reason, Rejection
 from tailrace_ingestion.domain.wire import Output, Prediction
@@ -25,6 +33,8 @@ from tailrace_ingestion.domain.wire import Output, Prediction
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Change = dict[str, float | str | None]
+LARGEST = sys.float_info.max
+"""JSON's integers may be larger than any number that a model calculates with."""
 
 
 @dataclass(slots=True)
@@ -67,11 +77,11 @@ class CompiledSpec:
     def __init__(self, spec: ModelSpec, revision: int) -> None:
         self.spec = spec
         self.revision = revision
-        self.classes = frozenset(spec.label.classes)
+        self.classes = frozenset(spec.label.classes) if isinstance(spec.label, ClassLabel) else None
         self._decode = _features_decoder(spec)
 
     def check(self, events: Sequence[Prediction]) -> Checked:
-        """Check events of this model against the spec: features, limits, and the classes that were predicted."""
+        """Check events of this model against the spec: features, limits, and what was predicted."""
         decoded: list[int] = []
         rows: list[tuple[Any, ...]] = []
         rejected: dict[int, Rejection] = {}
@@ -89,11 +99,14 @@ class CompiledSpec:
                 rejected[position] = wrong
         return checked
 
-    def check_class(self, label: int) -> Rejection | None:
-        """Whether a label is one of the classes."""
-        if label in self.classes:
+    def check_label(self, label: float) -> Rejection | None:
+        """Whether a label is one of the classes; for a regression, a number within the label's limits."""
+        if isinstance(self.spec.label, NumericalLabel):
+            return _label_out_of_limits(self.spec.label, self.spec.model, label)
+        if label in self.spec.label.classes and isinstance(label, int):
             return None
-        sentence = f"label {label} for model {self.spec.model}, expected one of its classes {_listed(self.classes)}"
+        classes = _listed(self.spec.label)
+        sentence = f"label {label} for model {self.spec.model}, expected one of its classes {classes}"
         return Rejection(Reason.UNKNOWN_CLASS, sentence, self.spec.model)
 
     def _fill(self, checked: Checked, rows: list[tuple[Any, ...]]) -> None:
@@ -154,14 +167,29 @@ class CompiledSpec:
 
     def _wrong_prediction(self, event: Prediction) -> Rejection | None:
         for output in (event.served, *event.shadows) if event.shadows else (event.served,):
-            if output is not None and output.prediction not in self.classes:
+            if output is None:
+                continue
+            if self.classes is None:
+                if output.probability is not None or not abs(output.prediction) <= LARGEST:
+                    return self._not_a_number(output)
+            elif output.prediction not in self.classes or output.prediction.__class__ is float:
                 return self._not_a_class(output)
         return None
 
     def _not_a_class(self, output: Output) -> Rejection:
         sentence = (
             f"prediction {output.prediction} of arm {output.arm} for model {self.spec.model}, "
-            f"expected one of the label's classes {_listed(self.classes)}"
+            f"expected one of the label's classes {_listed(self.spec.class_label)}"
+        )
+        return Rejection(Reason.WRONG_PREDICTION, sentence, self.spec.model)
+
+    def _not_a_number(self, output: Output) -> Rejection:
+        found = diagnosis.shown(output.prediction)
+        if output.probability is not None:
+            found = f"{found} with probability {output.probability:g}"
+        sentence = (
+            f"prediction {found} of arm {output.arm} for model {self.spec.model}, "
+            "expected a number of double precision without a probability: the model is a regression"
         )
         return Rejection(Reason.WRONG_PREDICTION, sentence, self.spec.model)
 
@@ -185,14 +213,25 @@ def rewritten(value: bytes, change: Change) -> bytes:
 
 
 def _out_of_limits(feature: NumericalFeature, model: str, value: float) -> Rejection:
-    low, high = feature.limits.min, feature.limits.max
-    expected = f"a number from {low:g} to {high:g}"
-    if not np.isfinite(high):
-        expected = f"a number of at least {low:g}"
-    elif not np.isfinite(low):
-        expected = f"a number of at most {high:g}"
-    sentence = f"feature {feature.name} of model {model} is {value:g}, expected {expected}"
+    sentence = f"feature {feature.name} of model {model} is {value:g}, expected {_within(feature.limits)}"
     return Rejection(Reason.OUT_OF_LIMITS, sentence, model)
+
+
+def _label_out_of_limits(label: NumericalLabel, model: str, value: float) -> Rejection | None:
+    if label.limits.min <= value <= label.limits.max and abs(value) <= LARGEST:
+        return None
+    found = diagnosis.shown(value)
+    sentence = f"label {found} for model {model}, expected {_within(label.limits)}"
+    return Rejection(Reason.LABEL_OUT_OF_LIMITS, sentence, model)
+
+
+def _within(limits: Limits) -> str:
+    low, high = limits.min, limits.max
+    if np.isfinite(low) and np.isfinite(high):
+        return f"a number from {low:g} to {high:g}"
+    if np.isfinite(low):
+        return f"a number of at least {low:g}"
+    return f"a number of at most {high:g}" if np.isfinite(high) else "a number of double precision"
 
 
 def _missing(name: str, model: str) -> Rejection:
@@ -208,5 +247,5 @@ def _unseen(feature: CategoricalFeature, model: str, value: str) -> Rejection:
     return Rejection(Reason.UNSEEN_CATEGORY, sentence, model)
 
 
-def _listed(classes: frozenset[int]) -> str:
-    return " and ".join(str(each) for each in sorted(classes))
+def _listed(label: ClassLabel) -> str:
+    return " and ".join(str(each) for each in sorted(label.classes))

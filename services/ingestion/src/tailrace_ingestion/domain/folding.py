@@ -32,7 +32,7 @@ from tailrace_contracts.events import (
     WindowSpan,
 )
 from tailrace_contracts.ranges import Log, LogRange
-from tailrace_contracts.spec import CategoricalFeature, Limits, ModelSpec
+from tailrace_contracts.spec import CategoricalFeature, ClassLabel, Limits, ModelSpec
 from tailrace_ingestion.domain.checks import Column, Floats, NumberColumn, WordColumn
 from tailrace_ingestion.domain.event_time import DAY_SECONDS, moment_of
 from tailrace_statistics import CategoricalFold, NumericalFold
@@ -72,7 +72,8 @@ class Shape:
         for feature in self.spec.features:
             if feature.name == name and isinstance(feature, CategoricalFeature):
                 return feature.categories
-        return tuple(str(each) for each in self.spec.label.classes)
+        label = self.spec.label
+        return tuple(str(each) for each in label.classes) if isinstance(label, ClassLabel) else ()
 
 
 @dataclass(slots=True)

@@ -260,7 +260,7 @@ class Transaction:
     # ------------------------------------------------------------ examples
 
     def _example(
-        self, prediction: JoinablePrediction, label: Label, entry: Entry, *, completed_by: str, replaces: int | None
+        self, prediction: JoinablePrediction, label: Label, entry: Entry, *, completed_by: str, replaces: float | None
     ) -> Joined | None:
         if entry.prediction is None or entry.label is None or self._was_published(entry.prediction, entry.label):
             return None

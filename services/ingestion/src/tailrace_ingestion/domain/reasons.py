@@ -22,6 +22,7 @@ class Reason(StrEnum):
     MISSING_VALUE = "missing-value"
     TIME_OUT_OF_RANGE = "time-out-of-range"
     UNKNOWN_CLASS = "unknown-class"
+    LABEL_OUT_OF_LIMITS = "label-out-of-limits"
     WRONG_PREDICTION = "wrong-prediction"
 
 

@@ -179,7 +179,7 @@ def check_predictions(batch: Batch[wire.Prediction], positions: Sequence[int], m
         places = {position: row for row, position in enumerate(checked.decoded)}
         rows = np.array([places[at] for at in times.counted], dtype=np.int64)
         columns = {name: _taken(column, rows) for name, column in checked.columns.items()}
-        outputs = _outputs([events[at] for at in times.counted])
+        outputs = _outputs([events[at] for at in times.counted], classes=model.compiled.classes is not None)
         offsets = np.array([batch.arrivals[positions[at]].offset for at in times.counted], dtype=np.int64)
         valid = np.array(times.valid, dtype=np.bool_)
         book.add(Rows(model.shape, offsets, np.array(times.windows), valid, outputs | columns))
@@ -234,17 +234,23 @@ def _taken(column: Column, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> 
     return WordColumn([column.values[at] for at in rows.tolist()], column.missing[rows], column.unseen[rows])
 
 
-def _outputs(events: Sequence[wire.Prediction]) -> dict[str, Column]:
+def _outputs(events: Sequence[wire.Prediction], *, classes: bool) -> dict[str, Column]:
     """The served output as columns beside the features."""
     served = [event.served for event in events]
-    words = [None if output is None else str(output.prediction) for output in served]
-    none = np.zeros(len(events), dtype=np.bool_)
-    absent = np.fromiter((word is None for word in words), np.bool_, len(words))
     return {
-        "prediction": WordColumn([*words], absent, none),
+        "prediction": _predictions(served, classes=classes),
         "probability": _numbers([None if output is None else output.probability for output in served]),
         "latency_ms": _numbers([event.latency_ms for event in events]),
     }
+
+
+def _predictions(served: Sequence[wire.Output | None], *, classes: bool) -> Column:
+    """Classes are words, the predictions of a regression are numbers."""
+    if not classes:
+        return _numbers([None if output is None else output.prediction for output in served])
+    words = [None if output is None else str(output.prediction) for output in served]
+    absent = np.fromiter((word is None for word in words), np.bool_, len(words))
+    return WordColumn([*words], absent, np.zeros(len(words), dtype=np.bool_))
 
 
 def _numbers(cells: Sequence[float | None]) -> NumberColumn:
@@ -270,7 +276,7 @@ def check_labels(
             continue
         moment, arrived = label.time.timestamp(), batch.arrivals[at].timestamp_ms / 1000
         against = reference if rule.follows_stream else arrived
-        refused = model.compiled.check_class(label.label)
+        refused = model.compiled.check_label(label.label)
         if refused is None and against is not None and not rule.believes(moment, against):
             refused = rule.refusal(moment, against, name)
         if refused is not None:

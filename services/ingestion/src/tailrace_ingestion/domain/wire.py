@@ -21,7 +21,7 @@ class Output(Struct, frozen=True, gc=False):
     """What one arm answered: `ArmOutput` of the contracts."""
 
     arm: Arm
-    prediction: int
+    prediction: int | float
     probability: Annotated[float, Meta(ge=0, le=1)] | None = None
     version: Annotated[int, Meta(ge=1)] | None = None
     revision: Annotated[int, Meta(ge=0)] | None = None
@@ -47,7 +47,7 @@ class Label(Struct, frozen=True, gc=False):
     prediction_id: Identifier
     model: ModelName
     time: Moment
-    label: int
+    label: int | float
     type: Literal["label-given"] | UnsetType = UNSET
 
 
@@ -88,9 +88,9 @@ class Example(Struct, frozen=True):
     time: datetime
     label_time: datetime
     features: Raw
-    label: int
+    label: int | float
     label_revision: int
-    replaces: int | None
+    replaces: int | float | None
     served: Raw
     shadows: Raw
     entity: str | None

@@ -23,7 +23,7 @@ def champions_answer(example: ExampleLabelled, champion: int | None) -> ArmOutpu
     return found
 
 
-def loss(output: ArmOutput, label: int) -> int:
+def loss(output: ArmOutput, label: float) -> int:
     """0 right, 1 wrong."""
     return int(output.prediction != label)
 

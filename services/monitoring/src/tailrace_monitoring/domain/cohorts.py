@@ -98,8 +98,9 @@ class Cohort(BaseModel):
         if example.replaces is not None:
             self._count(example, output, spec, label=example.replaces, by=-1)
 
-    def _count(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec, *, label: int, by: int) -> None:
-        counted = cell(output.prediction == spec.label.positive, label == spec.label.positive, by)
+    def _count(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec, *, label: float, by: int) -> None:
+        positive = spec.class_label.positive
+        counted = cell(output.prediction == positive, label == positive, by)
         self.total = self.total.plus(counted)
         if self.grouped_by is None:
             before = tuple((attribute,) for attribute in self.groups)

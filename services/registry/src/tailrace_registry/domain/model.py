@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tailrace_contracts.events import CanaryArm, DeploymentChanged, Evidence, Stage, VersionChanged
-from tailrace_contracts.spec import ModelSpec
+from tailrace_contracts.spec import ClassLabel, ModelSpec
 
 MAX_SHADOWS = 3
 """Every shadow answers every request once more; more than three cost more than they tell."""
@@ -98,7 +98,9 @@ def inputs_of(spec: ModelSpec) -> tuple[Any, ...]:
     label's meaning may not.
     """
     features = tuple((f.type, f.name, getattr(f, "categories", ())) for f in spec.features)
-    return features, spec.label.name, spec.label.classes, spec.label.positive
+    label = spec.label
+    asked = (label.classes, label.positive) if isinstance(label, ClassLabel) else None
+    return features, spec.task, label.name, asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class GuardedPredictor:
 
     def __init__(self, predictor: Predictor, spec: ModelSpec) -> None:
         self._predictor = predictor
-        self._classes = frozenset(spec.label.classes)
+        self._classes = frozenset(spec.class_label.classes)
 
     def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> list[Answer]:
         """One answer for each row. Raises ArmFailed."""

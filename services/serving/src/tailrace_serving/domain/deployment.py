@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tailrace_contracts.events import DeploymentChanged, SpecApplied, VersionChanged
-from tailrace_contracts.spec import ModelSpec, NumericalFeature
+from tailrace_contracts.spec import ClassLabel, ModelSpec, NumericalFeature
 from tailrace_serving.domain.arms import Arms, Loaded
 from tailrace_serving.domain.features import FeatureRules
 
@@ -91,7 +91,8 @@ def questions(spec: ModelSpec) -> tuple[object, ...]:
     columns = tuple(
         (each.name, None if isinstance(each, NumericalFeature) else each.categories) for each in spec.features
     )
-    return columns, spec.label.classes, spec.label.positive
+    label = spec.label
+    return columns, (label.classes, label.positive) if isinstance(label, ClassLabel) else label.limits
 
 
 def reusable(previous: Arms | None, spec: ModelSpec, wanted: VersionChanged) -> Loaded | None:

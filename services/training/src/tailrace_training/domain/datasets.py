@@ -18,7 +18,7 @@ class Example(NamedTuple):
 
     prediction_id: str
     label_revision: int
-    label: int
+    label: float
     features: Mapping[str, FeatureValue]
 
     @classmethod
@@ -54,9 +54,9 @@ def check(examples: list[Example], spec: ModelSpec, learner: BatchLearner, where
             f"{learner.min_examples} (learners.batch.min_examples); train when more labels have come"
         )
     rest = examples[: len(examples) - held_out(len(examples), learner)]
-    classes = {example.label == spec.label.positive for example in rest}
+    classes = {example.label == spec.class_label.positive for example in rest}
     if len(classes) < 2:
-        only = spec.label.positive in {example.label for example in rest}
+        only = spec.class_label.positive in {example.label for example in rest}
         raise Untrainable(
             f"{where} holds only {'positive' if only else 'negative'} examples of model {spec.model!r} to learn from, "
             "expected both classes; train on a longer range"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tailrace_contracts.events import ClaimCheck, ExampleLabelled, FeatureValue
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
-from tailrace_contracts.spec import Label, OnlineLearner
+from tailrace_contracts.spec import ClassLabel, OnlineLearner
 from tailrace_training.domain.metrics import Prequential
 
 REMEMBERED = 2_000
@@ -40,7 +40,7 @@ class Learner(Protocol):
         """The answer so far."""
         ...
 
-    def learn(self, features: Mapping[str, FeatureValue], label: int) -> None:
+    def learn(self, features: Mapping[str, FeatureValue], label: float) -> None:
         """Learn one example."""
         ...
 
@@ -89,7 +89,7 @@ class OnlineRun:
         """The last offset of this model that was read, or `floor` before the first."""
         return self.pieces[-1][1] if self.pieces else self.floor
 
-    def apply(self, offset: int, example: ExampleLabelled, label: Label) -> bool:
+    def apply(self, offset: int, example: ExampleLabelled, label: ClassLabel) -> bool:
         """Learn the example at this offset of the log. False: it had been learned before."""
         if offset <= self.through:
             return False
