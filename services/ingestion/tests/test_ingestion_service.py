@@ -3,21 +3,26 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from tailrace_contracts.events import EventParked, ExampleLabelled, WindowSummarised
-from tailrace_contracts.ranges import LogRange, LogRanges
+from tailrace_contracts.ranges import LogRanges
 from tailrace_ingestion import app
 from tailrace_ingestion.main import HTTP_IN, TOPICS_IN
+from tailrace_ingestion.settings import IngestionSettings
 from tailrace_ingestion.testing import START, Deployment, label, prediction
+from tailrace_runtime.archive import archived_run
+from tailrace_runtime.errors import RangeUnavailable
 from tailrace_runtime.log import read_ranges
 from tailrace_runtime.objects import ObjectStore
-from tailrace_runtime.records import Outgoing
+from tailrace_runtime.records import Outgoing, Record
 from tailrace_runtime.service import Service, ServiceFailed
 from tailrace_testing import eventually
 
@@ -29,9 +34,9 @@ def running(deployment: Deployment) -> Running:
     """Runs the service, with some of its roles, while a block runs."""
 
     @asynccontextmanager
-    async def run(*roles: str) -> AsyncIterator[Service]:
+    async def run(*roles: str, **changes: Any) -> AsyncIterator[Service]:
         stop = asyncio.Event()
-        settings = deployment.settings.model_copy(update={"roles": roles})
+        settings = deployment.settings.model_copy(update={"roles": roles} | changes)
         service = app.create_service(HTTP_IN, TOPICS_IN, settings)
         task = asyncio.create_task(service.run(stop))
         try:
@@ -157,21 +162,49 @@ def _fails(*_: object) -> None:
 
 
 async def test_the_archive_gives_log_ranges_back(deployment: Deployment, running: Running) -> None:
-    """A training set could not be read again after Kafka has forgotten it."""
+    """A training set could not be read again after Kafka has forgotten it, or not as it was."""
     objects = ObjectStore.from_url(deployment.settings.object_store)
-    async with running("validate", "archive"):
-        await deployment.publish(*(prediction(n) for n in range(50)))
+    async with running("validate", "archive", archive_seconds=0.2, archive_merge_files=2) as service:
+        for wave in range(3):
+            await deployment.publish(*(prediction(n) for n in range(wave * 40, wave * 40 + 40)))
 
-        async def archived() -> bool:
-            keys = [key for number in range(4) for key in await objects.list(f"archive/predictions/{number}")]
-            return sum(int(key[-28:-8]) - int(key[-49:-29]) + 1 for key in keys) >= 50
+            async def archived(through: int = wave * 40 + 40) -> bool:
+                found = [archived_run(key) for key in await objects.list("archive/predictions")]
+                offsets = {
+                    (each.partition, at)
+                    for each in found
+                    if each
+                    for at in range(each.from_offset, each.through_offset + 1)
+                }
+                return len(offsets) >= through
 
-        await eventually(archived, seconds=40)
-    on_kafka = [record for record in await deployment.records("predictions") if record.partition == 1]
-    whole = LogRange(topic="predictions", partition=1, from_offset=0, through_offset=len(on_kafka) - 1)
-    nowhere = deployment.settings.model_copy(update={"topic_prefix": deployment.settings.topic_prefix})
-    found = [record async for batch in read_ranges(nowhere, LogRanges.of(whole), objects) for record in batch]
-    assert [(record.offset, record.value) for record in found] == [(each.offset, each.value) for each in on_kafka]
+            await eventually(archived)
+        await eventually(lambda: service.metrics.value("tailrace_archive_merged_total", topic="predictions") >= 2)
+    before = await deployment.records("predictions")
+    assert all(record.headers for record in before)
+    whole = LogRanges.of_offsets((record.log, record.offset) for record in before)
+    await forget(deployment.settings, {each.partition: each.through_offset // 2 for each in whole})
+    assert await read(deployment.settings, whole, objects) == before
+    await forget(deployment.settings, {each.partition: each.through_offset + 1 for each in whole})
+    assert await read(deployment.settings, whole, objects) == before
+    with pytest.raises(RangeUnavailable, match="no longer on Kafka"):
+        await read(deployment.settings, whole, ObjectStore.from_url("memory:///"))
+
+
+async def read(settings: IngestionSettings, ranges: LogRanges, objects: ObjectStore) -> list[Record]:
+    """Everything in these ranges."""
+    return [record async for batch in read_ranges(settings, ranges, objects) for record in batch]
+
+
+async def forget(settings: IngestionSettings, before: Mapping[int, int]) -> None:
+    """Let Kafka delete `predictions` before these offsets, as retention would."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    topic = settings.topic("predictions")
+    await admin.delete_records(
+        {TopicPartition(topic, each): RecordsToDelete(before_offset=offset) for each, offset in before.items()}
+    )
+    await admin.close()
 
 
 async def test_the_gateway_publishes_to_the_broker(deployment: Deployment, running: Running) -> None:

@@ -1,26 +1,27 @@
 """Reading log ranges back: Kafka first, and behind it the archive, for what retention has removed.
 
-The archive lies in the object store, one Parquet file for each run of offsets, with the columns offset, timestamp_ms,
-key and value. Files may overlap where a writer was killed between writing and committing; the reader goes by offset,
-so each record comes once. Every offset of a range must be on Kafka or inside a file's run: else nothing is read at
-all, because a training on less than it names would be worse than none.
+A range reads the same from either, byte for byte: offsets, broker times, keys, values, headers. It may lie partly on
+Kafka and partly in the archive, and move from one to the other while it is being read. Files of the archive may overlap,
+where a writer was killed or where small files were just merged; the reader goes by offset, so each record comes once.
+Every offset of a range must be on Kafka or inside a file's run: else nothing of it is read at all, because a training on
+less than it names would be worse than none.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from tailrace_contracts.ranges import Log, LogRange, LogRanges
-from tailrace_runtime.errors import RangeUnavailable, RetryLater
+from tailrace_runtime.archive import BATCH_RECORDS, ArchiveFile, archive_folder, archive_key, archived_run
+from tailrace_runtime.errors import ObjectMissing, RangeUnavailable, RetryLater
 from tailrace_runtime.health import progress
 from tailrace_runtime.kafka import UNREACHABLE, close, connection, unreachable
 from tailrace_runtime.objects import ObjectStore
@@ -28,38 +29,10 @@ from tailrace_runtime.records import Record
 from tailrace_runtime.settings import KafkaSettings
 from tailrace_runtime.topics import existing
 
-BATCH_RECORDS = 2000
+_log = structlog.get_logger(__name__)
+
 _POLL_MS = 500
 _PATIENCE_SECONDS = 30.0
-_FILE = re.compile(r"archive/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{20})-(?P<last>\d{20})\.parquet")
-
-
-def archive_key(run: LogRange) -> str:
-    """Where the archive keeps this run of offsets."""
-    return f"{archive_folder(run.log)}/{run.from_offset:020d}-{run.through_offset:020d}.parquet"
-
-
-def archive_folder(log: Log) -> str:
-    """The folder of one log."""
-    return f"archive/{log.topic}/{log.partition}"
-
-
-def archived_run(key: str) -> LogRange | None:
-    """The run of offsets that an archive file holds; None for another key.
-
-    >>> run = LogRange(topic="labels", partition=1, from_offset=5, through_offset=9)
-    >>> archived_run(archive_key(run)) == run
-    True
-    """
-    match = _FILE.fullmatch(key)
-    if match is None:
-        return None
-    return LogRange(
-        topic=match["topic"],
-        partition=int(match["partition"]),
-        from_offset=int(match["first"]),
-        through_offset=int(match["last"]),
-    )
 
 
 async def read_ranges(
@@ -73,17 +46,39 @@ async def read_ranges(
     """
     async with _consumer(settings) as consumer:
         for each in ranges:
-            log = TopicPartition(settings.topic(each.topic), each.partition)
-            first = await _first_on_kafka(consumer, log, each)
-            if each.from_offset < first:
-                through = min(each.through_offset, first - 1)
-                old = each.model_copy(update={"through_offset": through})
-                async for batch in _from_archive(old, objects):
+            async for batch in _read(
+                consumer, TopicPartition(settings.topic(each.topic), each.partition), each, objects
+            ):
+                yield batch
+
+
+async def _read(
+    consumer: Any, log: TopicPartition, wanted: LogRange, objects: ObjectStore | None
+) -> AsyncGenerator[list[Record], None]:
+    """One range, from whoever has the next offset: retention may take records away while the range is being read."""
+    rest: LogRange | None = wanted
+    while rest is not None:
+        first = await _first_on_kafka(consumer, log, rest)
+        if rest.from_offset < first:
+            part = rest.model_copy(update={"through_offset": min(rest.through_offset, first - 1)})
+            source = _from_archive(part, objects)
+        else:
+            part, source = rest, _from_kafka(consumer, log, rest)
+        async with aclosing(source):
+            try:
+                async for batch in source:
+                    rest = _after(rest, batch[-1].offset)
                     yield batch
-            if each.through_offset >= first:
-                recent = each.model_copy(update={"from_offset": max(each.from_offset, first)})
-                async for batch in _from_kafka(consumer, log, recent):
-                    yield batch
+                rest = _after(rest, part.through_offset)
+            except OffsetOutOfRangeError:
+                _log.info("retention was faster than the reader, going on in the archive", rest=str(rest))
+
+
+def _after(wanted: LogRange | None, offset: int) -> LogRange | None:
+    """What is left of a range once this offset has been read."""
+    if wanted is None or offset >= wanted.through_offset:
+        return None
+    return wanted.model_copy(update={"from_offset": offset + 1})
 
 
 async def newest(settings: KafkaSettings, topic: str) -> LogRanges:
@@ -131,7 +126,7 @@ async def _first_on_kafka(consumer: Any, log: TopicPartition, wanted: LogRange) 
     return int(starts[log])
 
 
-async def _from_kafka(consumer: Any, log: TopicPartition, wanted: LogRange) -> AsyncIterator[list[Record]]:
+async def _from_kafka(consumer: Any, log: TopicPartition, wanted: LogRange) -> AsyncGenerator[list[Record], None]:
     consumer.assign([log])
     consumer.seek(log, wanted.from_offset)
     seen = time.monotonic()
@@ -140,7 +135,9 @@ async def _from_kafka(consumer: Any, log: TopicPartition, wanted: LogRange) -> A
         progress()
         if batch:
             seen = time.monotonic()
-            yield [_record(wanted.topic, each) for each in batch if each.offset <= wanted.through_offset]
+            inside = [_record(wanted.topic, each) for each in batch if each.offset <= wanted.through_offset]
+            if inside:
+                yield inside
         elif time.monotonic() - seen > _PATIENCE_SECONDS:
             raise RetryLater(f"Kafka has given nothing of {wanted} for {_PATIENCE_SECONDS:g} s", 1.0)
 
@@ -149,48 +146,50 @@ def _record(topic: str, each: Any) -> Record:
     return Record(topic, each.partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers))
 
 
-async def _from_archive(wanted: LogRange, objects: ObjectStore | None) -> AsyncIterator[list[Record]]:
+async def _from_archive(wanted: LogRange, objects: ObjectStore | None) -> AsyncGenerator[list[Record], None]:
     if objects is None:
         raise RangeUnavailable(f"{wanted} is no longer on Kafka, and no archive was given")
-    runs = [run for key in await objects.list(archive_folder(wanted.log)) if (run := archived_run(key)) is not None]
-    following = wanted.from_offset
-    for run in _covering(wanted, runs):
-        records = await asyncio.to_thread(_parsed, run, await objects.get(archive_key(run)))
+    rest: LogRange | None = wanted
+    missing = None
+    while rest is not None:
+        run = _holding(rest, wanted, await _runs(objects, wanted.log))
+        if run == missing:
+            raise RangeUnavailable(f"the archive's file {archive_key(run)} is listed, but cannot be fetched")
+        try:
+            async for batch in _from_file(objects, run, rest):
+                rest = _after(rest, batch[-1].offset)
+                yield batch
+            rest = _after(rest, run.through_offset)
+        except ObjectMissing:
+            missing = run  # merged into a larger file since it was listed: look again
+
+
+async def _runs(objects: ObjectStore, log: Log) -> list[LogRange]:
+    return [run for key in await objects.list(archive_folder(log)) if (run := archived_run(key)) is not None]
+
+
+async def _from_file(objects: ObjectStore, run: LogRange, wanted: LogRange) -> AsyncIterator[list[Record]]:
+    batches = (await asyncio.to_thread(ArchiveFile, objects, run)).batches(wanted)
+    while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         progress()
-        batch = [each for each in records if following <= each.offset <= wanted.through_offset]
-        following = run.through_offset + 1
-        for start in range(0, len(batch), BATCH_RECORDS):
-            yield batch[start : start + BATCH_RECORDS]
+        if batch:
+            yield batch
 
 
-def _covering(wanted: LogRange, runs: Iterable[LogRange]) -> Sequence[LogRange]:
-    """The runs to read for a range, in order: at each offset the one that reaches furthest.
+def _holding(rest: LogRange, wanted: LogRange, runs: Iterable[LogRange]) -> LogRange:
+    """Of the files that hold the next offset the one that reaches furthest: merged ones before their parts.
 
     Raises:
-        RangeUnavailable: some offsets lie in none.
+        RangeUnavailable: some offset of the range lies in no file. This is found before the first one is read.
     """
-    candidates = sorted((run for run in runs if run.log == wanted.log), key=lambda run: run.from_offset)
     chosen: list[LogRange] = []
-    following = wanted.from_offset
-    while following <= wanted.through_offset:
-        holding = [run for run in candidates if following in run]
+    following = rest.from_offset
+    while following <= rest.through_offset:
+        holding = [run for run in runs if following in run]
         if not holding:
             raise RangeUnavailable(
                 f"{wanted} is no longer on Kafka, and the archive has no file with offset {following}"
             )
-        best = max(holding, key=lambda run: run.through_offset)
-        chosen.append(best)
-        following = best.through_offset + 1
-    return chosen
-
-
-def _parsed(run: LogRange, data: bytes) -> list[Record]:
-    """The records of an archive file. pyarrow is loaded here, by those who need it."""
-    from pyarrow import parquet
-
-    table = parquet.read_table(io.BytesIO(data), columns=["offset", "timestamp_ms", "key", "value"])
-    columns = (table.column(name).to_pylist() for name in ("offset", "timestamp_ms", "key", "value"))
-    return [
-        Record(run.topic, run.partition, offset, moment, key, value, ())
-        for offset, moment, key, value in zip(*columns, strict=True)
-    ]
+        chosen.append(max(holding, key=lambda run: run.through_offset))
+        following = chosen[-1].through_offset + 1
+    return chosen[0]

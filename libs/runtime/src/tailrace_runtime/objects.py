@@ -7,8 +7,11 @@ An artefact's bytes are verified against the claim check before anybody sees the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -85,18 +88,37 @@ class ObjectStore:
         Raises:
             ObjectMissing: there is nothing under this key.
         """
-        with self._away_means_later():
-            try:
-                found = await obstore.get_async(self._store, key)
-            except FileNotFoundError as error:
-                raise ObjectMissing(f"the object store {self._url} has nothing under {key!r}") from error
+        with self._reading(key):
+            found = await obstore.get_async(self._store, key)
             return bytes(await found.bytes_async())
+
+    async def put_file(self, key: str, path: Path) -> None:
+        """Write an object from a file, in parts where it is large: it never lies in memory whole."""
+        with self._away_means_later():
+            await obstore.put_async(self._store, key, path)
+
+    def open(self, key: str) -> io.RawIOBase:
+        """An object as a file that fetches what is read of it and no more. It blocks: use it in a thread.
+
+        Opening and reading raise ObjectMissing when there is nothing under this key, and RetryLater.
+        """
+        with self._reading(key):
+            size = obstore.head(self._store, key)["size"]
+        return _Ranges(size, partial(self._range, key))
+
+    def _range(self, key: str, start: int, end: int) -> bytes:
+        with self._reading(key):
+            return bytes(obstore.get_range(self._store, key, start=start, end=end))
 
     async def list(self, prefix: str) -> list[str]:
         """The keys under a prefix (a folder, without the last slash), sorted."""
+        return sorted(await self.sizes(prefix))
+
+    async def sizes(self, prefix: str) -> dict[str, int]:
+        """The keys under a prefix (a folder, without the last slash), with the bytes of each."""
         with self._away_means_later():
-            found = [entry["path"] async for chunk in obstore.list(self._store, prefix) for entry in chunk]
-        return sorted(found)
+            found = [entry async for chunk in obstore.list(self._store, prefix) for entry in chunk]
+        return {entry["path"]: entry["size"] for entry in found}
 
     async def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
@@ -107,8 +129,44 @@ class ObjectStore:
                 return
 
     @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        with self._away_means_later():
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise ObjectMissing(f"the object store {self._url} has nothing under {key!r}") from error
+
+    @contextmanager
     def _away_means_later(self) -> Iterator[None]:
         try:
             yield
         except (BaseError, OSError) as error:
             raise RetryLater(f"the object store {self._url} is away: {error}", 1.0) from error
+
+
+class _Ranges(io.RawIOBase):
+    """A file whose reads are requests for ranges."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        self._size = size
+        self._fetch = fetch
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        end = self._size if size is None or size < 0 else min(self._at + size, self._size)
+        found = self._fetch(self._at, end) if end > self._at else b""
+        self._at += len(found)
+        return found

@@ -11,13 +11,14 @@ from functools import partial
 from typing import Any
 
 from tailrace_ingestion.adapters.faust_role import FaustAggregation
-from tailrace_ingestion.adapters.parquet import to_parquet
+from tailrace_ingestion.adapters.parquet import merge
 from tailrace_ingestion.adapters.rocksdb import RocksStores
 from tailrace_ingestion.adapters.specs import FollowedSpecs, compiled
 from tailrace_ingestion.adapters.topics import GroupOffsets, KafkaEffects, KafkaPartials
-from tailrace_ingestion.consumers import Aggregating, Archiving, Joining, SpecEffects, Validating
+from tailrace_ingestion.consumers import Aggregating, Archiving, Compacting, Joining, SpecEffects, Validating
 from tailrace_ingestion.http import PublicEvent, create_api
 from tailrace_ingestion.settings import IngestionSettings
+from tailrace_runtime.archive import to_parquet
 from tailrace_runtime.clock import SystemClock
 from tailrace_runtime.consumer import BatchHandler, ConsumerRole, DeadLetterLimit, RoleState
 from tailrace_runtime.metrics import Instrument, Metrics
@@ -39,6 +40,8 @@ INSTRUMENTS = (
     Instrument("tailrace_open_windows", "gauge", "Windows of source partitions that this process folds."),
     Instrument("tailrace_join_records", "gauge", "Of the partitions joined here, since their beginning.", ("outcome",)),
     Instrument("tailrace_archived_total", "counter", "Records written to the archive.", ("topic",)),
+    Instrument("tailrace_archive_merged_total", "counter", "Files of the archive merged into larger ones.", ("topic",)),
+    Instrument("tailrace_archive_damaged_total", "counter", "Merges that met a file that cannot be read.", ("topic",)),
 )
 """What ingestion reports beside the runtime's metrics."""
 
@@ -84,10 +87,19 @@ class _Roles:
 
     def archive(self, topics: Mapping[str, Callable[..., Any]]) -> Role:
         settings = self._settings
+        objects = ObjectStore.from_url(settings.object_store)
+        compacting = Compacting(
+            objects,
+            partial(merge, objects),
+            self._metrics,
+            target_bytes=settings.archive_target_bytes,
+            at_least=settings.archive_merge_files,
+        )
         state = Archiving(
-            ObjectStore.from_url(settings.object_store),
+            objects,
             to_parquet,
             self._metrics,
+            compacting,
             max_bytes=settings.archive_max_bytes,
             max_seconds=settings.archive_seconds,
         )

@@ -105,3 +105,11 @@ class Objects(Protocol):
     async def put(self, key: str, data: bytes) -> None:
         """Store the bytes under the key."""
         ...
+
+    async def sizes(self, prefix: str) -> Mapping[str, int]:
+        """The keys in a folder, with the bytes of each."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove what is under the key, if anything is."""
+        ...

@@ -27,3 +27,7 @@ class IngestionSettings(ServiceSettings):
     )
     archive_seconds: float = Field(default=30, gt=0, description="before a file is written, however small")
     archive_max_bytes: int = Field(default=8_388_608, gt=0, description="a file is written when it holds as much")
+    archive_target_bytes: int = Field(
+        default=67_108_864, gt=0, description="small files are merged into larger ones up to this size"
+    )
+    archive_merge_files: int = Field(default=8, gt=1, description="that many small files are worth a merge")

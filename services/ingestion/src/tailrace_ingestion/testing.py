@@ -214,6 +214,14 @@ class MemoryObjects:
         """Store the bytes under the key."""
         self.objects[key] = data
 
+    async def sizes(self, prefix: str) -> Mapping[str, int]:
+        """The keys in a folder, with the bytes of each."""
+        return {key: len(data) for key, data in self.objects.items() if key.startswith(f"{prefix}/")}
+
+    async def delete(self, key: str) -> None:
+        """Remove what is under the key, if anything is."""
+        self.objects.pop(key, None)
+
 
 class Deployment:
     """The topics of one test, and a producer on them. The model `rain` has its spec."""
