@@ -19,8 +19,10 @@ from tailrace_contracts.events import (
     Command,
     DeploymentChanged,
     Event,
+    PauseRollout,
     PromoteVersion,
     RejectVersion,
+    ResumeRollout,
     RollbackModel,
     SpecApplied,
     Stage,
@@ -32,8 +34,8 @@ from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.commands import first_spec, obey, run_of
 from tailrace_registry.domain.facts import announce
 from tailrace_registry.domain.model import LEGAL, MAX_SHADOWS, Decision, IllegalMove, Model
-from tailrace_registry.domain.rollout import compare, register, version_of
-from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_spec
+from tailrace_registry.domain.rollout import compare, heed, register, version_of
+from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_spec, an_alert
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -529,6 +531,8 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(RejectVersion, version=numbers),
     st.builds(RollbackModel),
     st.builds(TrainModel),
+    st.builds(PauseRollout),
+    st.builds(ResumeRollout),
     st.builds(ApplySpec, spec=specs),
 )
 Step = Callable[[Model, int], tuple[Decision, Command | None]]
@@ -561,10 +565,10 @@ steps: st.SearchStrategy[Step] = st.one_of(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(steps, max_size=25))
-def test_laws_hold_after_any_facts(facts: list[Step]) -> None:
+@given(st.lists(steps, max_size=25), st.booleans())
+def test_laws_hold_after_any_facts(facts: list[Step], stands_by: bool) -> None:
     """Some order of commands, trainings and comparisons would leave a model in a state that nobody can explain."""
-    model, head, chain = a_model(), Link(), list[bytes]()
+    model, head, chain = a_model(spec=a_standby_spec() if stands_by else None), Link(), list[bytes]()
     for n, step in enumerate(facts):
         before = model
         decision, command = step(model, n)
@@ -576,6 +580,7 @@ def test_laws_hold_after_any_facts(facts: list[Step]) -> None:
         assert len(model.at("champion")) <= 1
         assert len(model.at("canary")) <= 1
         assert len(model.shadows) <= MAX_SHADOWS
+        assert model.standby is None or model.stage(model.standby) == "shadow"
         assert all(model.stage(misfit) == "rejected" for misfit in model.misfits)
         assert model.champion not in model.predecessors[-1:]
         assert not decision.refused or model == before
@@ -615,3 +620,129 @@ def test_chain_of_a_later_release_is_still_verified() -> None:
 
     later = {"sequence": 1, "previous_sha256": GENESIS, "model": "rain", "a_new_field": [1.5, None]}
     assert verify_chain([json.dumps({**later, "sha256": digest(later)})]).intact
+
+
+# ---------------------------------------------------------------- the one who stands by
+
+
+def a_standby_spec(**rollout: object) -> ModelSpec:
+    """A spec by which a champion stands by for 500 examples after it was replaced."""
+    document = a_spec().model_dump(mode="json")
+    document["rollout"] |= {"standby_examples": 500} | rollout
+    return ModelSpec.model_validate(document)
+
+
+def just_promoted(*, continual: frozenset[int] = frozenset(), **rollout: object) -> Model:
+    """Version 2 has just taken version 1's place, which stands by."""
+    model = a_model("champion", "canary", continual=continual, spec=a_standby_spec(**rollout))
+    return compare(model, a_comparison(2, 1, "better", stage="canary")).model
+
+
+@pytest.mark.parametrize("continual", [False, True])
+def test_a_champion_that_is_replaced_stands_by(continual: bool) -> None:
+    """There would be nothing to return to, and nothing to compare the new champion with."""
+    model = just_promoted(continual=frozenset({1} if continual else ()))
+    assert stages_of(model) == {1: "shadow", 2: "champion"}
+    assert (model.standby, model.predecessors) == (1, (1,))
+
+
+def test_the_one_who_stands_by_returns_when_it_is_better() -> None:
+    """Users would be served by the worse version until somebody comes."""
+    decision = compare(just_promoted(), a_comparison(1, 2, "better", examples=60))
+    assert stages_of(decision.model) == {1: "champion", 2: "rolled-back"}
+    assert (decision.model.standby, decision.model.predecessors) == (None, ())
+    assert [each.kind for each in decision.evidence] == ["comparison"]
+    assert "version 1 is the champion of rain again" in decision.reason
+    assert "tailrace resume rain" in decision.reason
+
+
+def test_it_returns_although_people_promote() -> None:
+    """Where people promote, a bad promotion would stand until a person notices."""
+    decision = compare(just_promoted(), a_comparison(1, 2, "better"))
+    by_hand = compare(
+        replace(just_promoted(), spec=a_standby_spec(automatic=False)), a_comparison(1, 2, "better", examples=60)
+    )
+    assert stages_of(by_hand.model) == stages_of(decision.model)
+
+
+def test_after_a_rollback_its_line_waits_for_a_person() -> None:
+    """The next version of the same trainer would be promoted and rolled back all night."""
+    model = compare(just_promoted(continual=frozenset({1})), a_comparison(1, 2, "better")).model
+    assert set(model.paused) == {"batch"}
+    tried = registered(model, "run-3").model
+    waiting = compare(tried, a_comparison(3, 1, "better"))
+    assert waiting.model == tried
+    assert "paused" in waiting.reason
+    resumed = after(tried, ResumeRollout()).model
+    assert stages_of(compare(resumed, a_comparison(3, 1, "better")).model)[3] == "canary"
+
+
+def test_a_champion_that_holds_its_place_lets_the_other_go() -> None:
+    """Every former champion would answer unseen for ever."""
+    waiting = compare(just_promoted(), a_comparison(1, 2, "undecided", examples=499))
+    assert waiting.moves == ()
+    decision = compare(just_promoted(), a_comparison(1, 2, "worse", examples=500))
+    assert stages_of(decision.model) == {1: "retired", 2: "champion"}
+    assert decision.model.standby is None
+
+
+def test_a_continual_version_that_stood_by_becomes_a_candidate_again() -> None:
+    """It would be rolled back to for ever, or stop learning."""
+    model = just_promoted(continual=frozenset({1}))
+    released = compare(model, a_comparison(1, 2, "undecided", examples=500)).model
+    assert (stages_of(released), released.standby) == ({1: "shadow", 2: "champion"}, None)
+    assert stages_of(compare(released, a_comparison(1, 2, "better")).model)[1] == "canary"
+
+
+def test_only_one_stands_by() -> None:
+    """Old champions would pile up as shadows."""
+    model = registered(just_promoted(), "run-3").model
+    assert stages_of(model) == {1: "shadow", 2: "champion", 3: "shadow"}
+    model = compare(model, a_comparison(3, 2, "better")).model
+    model = compare(model, a_comparison(3, 2, "better", stage="canary")).model
+    assert (stages_of(model), model.standby) == ({1: "retired", 2: "shadow", 3: "champion"}, 2)
+
+
+@pytest.mark.parametrize("command", [RejectVersion(version=1), PromoteVersion(version=1), RollbackModel()])
+def test_a_person_may_take_the_one_who_stands_by(command: Command) -> None:
+    """A person's word on it would leave a model that waits for a version that is gone."""
+    decision = after(just_promoted(), command)
+    assert not decision.refused
+    assert decision.model.standby in {None, 2}
+    assert decision.model.standby is None or stages_of(decision.model)[2] == "shadow"
+
+
+def test_an_alert_on_the_champion_returns_the_other_where_the_spec_says_so() -> None:
+    """A champion below the accuracy that its owner asks for would stay, or be taken down for another version's alert."""
+    alert = an_alert("a").model_copy(update={"kind": "performance", "subject": "version 2"})
+    told = just_promoted(rollback_on=["performance"])
+    assert stages_of(heed(told, alert).model) == {1: "champion", 2: "rolled-back"}
+    for model, other in (
+        (just_promoted(), alert),
+        (told, alert.model_copy(update={"subject": "version 1"})),
+        (told, alert.model_copy(update={"kind": "concept-drift"})),
+        (replace(told, standby=None), alert),
+    ):
+        assert heed(model, other).model == model
+
+
+def test_a_person_pauses_and_resumes() -> None:
+    """Somebody who looks at a rollout could not hold it."""
+    model = a_model("champion", "shadow", "shadow", continual=frozenset({3}))
+    paused = after(model, PauseRollout(), "I look at it")
+    assert paused.model.paused == dict.fromkeys(("batch", "continual"), "paused by ada: I look at it")
+    for number in (2, 3):
+        assert compare(paused.model, a_comparison(number, 1, "better")).model == paused.model
+    assert after(paused.model, ResumeRollout()).model.paused == {}
+    assert after(model, ResumeRollout()).refused
+
+
+def test_a_pause_and_the_one_who_stands_by_are_announced() -> None:
+    """Nobody but the registry would know of them, and its books could not be made again from the topics."""
+    model = replace(just_promoted(), deployment=None)
+    (told,) = [each for each in announce(Decision(model), Link(), NOON).events if isinstance(each, DeploymentChanged)]
+    assert (told.champion, told.standby, told.shadows, told.paused) == (2, 1, (1,), {})
+    paused = after(a_model(), PauseRollout())
+    issued = a_command(PauseRollout())
+    events = announce(paused, Link(), NOON, issued).events
+    assert [set(each.paused) for each in events if isinstance(each, DeploymentChanged)] == [{"batch", "continual"}]

@@ -275,7 +275,7 @@ async def test_refusal_leaves_everything_as_it_was(desk: Desk) -> None:
         ({"command": "promote", "version": "two"}, "the command promote needs a version, a whole number from 1"),
         (
             {"command": "delete"},
-            "the registry knows apply-spec, promote, reject, rollback and train, and not delete",
+            "the registry knows apply-spec, promote, reject, rollback, pause, resume and train, and not delete",
         ),
         (
             "promote 3",

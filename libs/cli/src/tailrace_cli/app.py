@@ -31,8 +31,10 @@ from tailrace_contracts.events import (
     ApplySpec,
     Command,
     EventParked,
+    PauseRollout,
     PromoteVersion,
     RejectVersion,
+    ResumeRollout,
     RollbackModel,
     TrainModel,
 )
@@ -207,6 +209,18 @@ def reject(model: Model, version: Annotated[int, typer.Argument(min=1)], reason:
 def rollback(model: Model, reason: Reason = "") -> None:
     """Return to the champion before this one."""
     _command(model, RollbackModel(), reason)
+
+
+@app.command()
+def pause(model: Model, reason: Reason = "") -> None:
+    """Promote nothing automatically until `tailrace resume`; rollbacks go on."""
+    _command(model, PauseRollout(), reason)
+
+
+@app.command()
+def resume(model: Model, reason: Reason = "") -> None:
+    """Promote automatically again, after a pause or a rollback."""
+    _command(model, ResumeRollout(), reason)
 
 
 @app.command()

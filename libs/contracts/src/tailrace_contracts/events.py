@@ -36,6 +36,9 @@ Outcome = Annotated[
 """A prediction or a label: one of the two integers of a binary model's classes, or the finite number of a regression."""
 
 Arm = Literal["champion", "canary", "shadow", "external"]
+Line = Literal["batch", "continual"]
+"""Where a version comes from: trainings in batch, or a learner that goes on."""
+
 Stage = Literal["registered", "shadow", "canary", "champion", "rejected", "rolled-back", "retired"]
 
 
@@ -385,6 +388,8 @@ class DeploymentChanged(Event):
     champion: int | None = None
     canary: CanaryArm | None = None
     shadows: tuple[int, ...] = ()
+    standby: int | None = Field(default=None, description="the champion before this one, while it can return at once")
+    paused: dict[Line, str] = Field(default={}, description="lines whose automatic promotions are paused, and why")
     reason: str
     evidence: tuple[Evidence, ...] = ()
     time: AwareDatetime
@@ -540,6 +545,18 @@ class RollbackModel(Value):
     command: Literal["rollback"] = "rollback"
 
 
+class PauseRollout(Value):
+    """Promote nothing automatically until the rollout is resumed."""
+
+    command: Literal["pause"] = "pause"
+
+
+class ResumeRollout(Value):
+    """Promote automatically again, after a pause by a person or by a rollback."""
+
+    command: Literal["resume"] = "resume"
+
+
 class TrainModel(Value):
     """Train the model in batch on its newest examples."""
 
@@ -547,7 +564,8 @@ class TrainModel(Value):
 
 
 Command = Annotated[
-    ApplySpec | PromoteVersion | RejectVersion | RollbackModel | TrainModel, Field(discriminator="command")
+    ApplySpec | PromoteVersion | RejectVersion | RollbackModel | PauseRollout | ResumeRollout | TrainModel,
+    Field(discriminator="command"),
 ]
 
 

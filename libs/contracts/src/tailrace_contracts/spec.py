@@ -301,6 +301,14 @@ class Rollout(_Part):
     canary_min_examples: int = Field(default=100, gt=0)
     max_examples: int = Field(default=5_000, gt=0, description="a batch candidate undecided by then is rejected")
     error_rate: Share = Field(default=0.05, description="chance that an equal candidate is ever promoted as better")
+    standby_examples: int = Field(
+        default=1_000,
+        ge=0,
+        description="so long the champion before stands by, unseen, to return when it is better; 0: it does not",
+    )
+    rollback_on: tuple[Literal["performance"], ...] = Field(
+        default=(), description="alerts on a champion that return the one that stands by"
+    )
 
 
 class ModelSpec(_Part):

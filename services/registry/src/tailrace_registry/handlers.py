@@ -24,9 +24,11 @@ from tailrace_contracts.spec import SpecError, parse_spec
 from tailrace_registry.domain.commands import first_spec, obey, unknown_model
 from tailrace_registry.domain.facts import announce, chained, effect_entry, effect_id, refusal, unreadable
 from tailrace_registry.domain.model import Decision, Model
-from tailrace_registry.domain.rollout import compare, register, revised
+from tailrace_registry.domain.rollout import compare, heed, register, revised
 from tailrace_registry.ports import Entry
 from tailrace_runtime.errors import PoisonEvent
+
+COMMANDS = ("apply-spec", "promote", "reject", "rollback", "pause", "resume", "train")
 
 
 async def obey_command(issued: CommandIssued, entry: Entry, now: datetime) -> None:
@@ -72,7 +74,7 @@ def _fault_of(document: dict[str, Any]) -> str:
         case {"command": str(name)} if name in {"promote", "reject"}:
             return f"the command {name} needs a version, a whole number from 1"
         case {"command": str(name)}:
-            return f"the registry knows apply-spec, promote, reject, rollback and train, and not {name}"
+            return f"the registry knows {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]}, and not {name}"
         case _:
             pass
     return "the command is not one that the registry knows; check it against the schema of command-issued"
@@ -107,16 +109,21 @@ async def weigh_comparison(compared: ArmsCompared, entry: Entry, now: datetime) 
     """Move a candidate if the comparison says enough."""
     model = await _known(compared.model, entry)
     decision = compare(model, compared)
-    if not decision.moves or await entry.has_evidence(compared.model, "comparison", compared.evaluation_id):
+    if decision.model == model or await entry.has_evidence(compared.model, "comparison", compared.evaluation_id):
         return
     await entry.note(compared.model, "comparison", compared.evaluation_id, compared)
     await _write(decision, entry, now)
 
 
 async def note_alert(alert: AlertRaised, entry: Entry, now: datetime) -> None:
-    """Keep an alert beside the decisions. It moves no version by itself: a person rolls back, monitoring retrains."""
-    del now
+    """Keep an alert beside the decisions, and return the version that stands by where the spec asks for that."""
+    model = await _known(alert.model, entry)
+    if await entry.has_evidence(alert.model, "alert", alert.alert_id):
+        return
     await entry.note(alert.model, "alert", alert.alert_id, alert)
+    decision = heed(model, alert)
+    if decision.model != model:
+        await _write(decision, entry, now)
 
 
 async def note_effect(effect: SpecTookEffect, entry: Entry, now: datetime) -> None:

@@ -183,7 +183,12 @@ def a_spec(model: str = "rain", **parts: Any) -> ModelSpec:
         "features": [{"name": "pressure", "type": "numerical"}, {"name": "humidity", "type": "numerical"}],
         "label": {"name": "rain"},
         "learners": {"batch": {}, "online": {}},
-        "rollout": {"shadow_min_examples": 100, "canary_min_examples": 100, "max_examples": 1000},
+        "rollout": {
+            "shadow_min_examples": 100,
+            "canary_min_examples": 100,
+            "max_examples": 1000,
+            "standby_examples": 0,
+        },
     }
     return parse_spec({**document, **parts})
 

@@ -48,6 +48,7 @@ def model_of(row: Row, versions: Iterable[Row]) -> Model:
     """A model out of its row and those of its versions."""
     spec: SpecApplied = event_of(SpecApplied, row["spec"])
     versions = list(versions)
+    deployment: DeploymentChanged | None = event_of(DeploymentChanged, row["deployment"]) if row["deployment"] else None
     return Model(
         name=row["name"],
         spec=spec.spec,
@@ -55,7 +56,9 @@ def model_of(row: Row, versions: Iterable[Row]) -> Model:
         versions={each["version"]: event_of(VersionChanged, each["event"]) for each in versions},
         misfits=frozenset(each["version"] for each in versions if not each["fits"]),
         predecessors=tuple(row["predecessors"]),
-        deployment=event_of(DeploymentChanged, row["deployment"]) if row["deployment"] else None,
+        deployment=deployment,
+        standby=deployment.standby if deployment else None,
+        paused=deployment.paused if deployment else {},
     )
 
 

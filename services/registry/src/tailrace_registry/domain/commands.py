@@ -7,14 +7,18 @@ a reason (rejected, rolled-back) needs a reason to come back. A version whose in
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tailrace_contracts.events import (
     ApplySpec,
+    Command,
     CommandIssued,
     Evidence,
+    PauseRollout,
     PromoteVersion,
     RejectVersion,
+    ResumeRollout,
     RollbackModel,
     TrainModel,
 )
@@ -131,6 +135,21 @@ def rollback(model: Model, issued: CommandIssued) -> Decision:
     return done.because(reason, command_evidence(issued))
 
 
+def pause(model: Model, issued: CommandIssued) -> Decision:
+    """A person stops automatic promotions of both lines."""
+    why = f"paused by {issued.issued_by}" + (f": {issued.reason}" if issued.reason else "")
+    paused = Decision(replace(model, paused={"batch": why, "continual": why}))
+    return paused.because(f"nothing of {model.name} is promoted automatically", command_evidence(issued))
+
+
+def resume(model: Model, issued: CommandIssued) -> Decision:
+    """A person has looked: automatic promotions go on."""
+    if not model.paused:
+        return refuse(model, f"promotions of {model.name} are not paused")
+    resumed = Decision(replace(model, paused={}))
+    return resumed.because(f"{model.name} is promoted automatically again, on evidence", command_evidence(issued))
+
+
 def train(model: Model, issued: CommandIssued) -> Decision:
     """A person asks for a batch training."""
     if model.spec.learners.batch is None:
@@ -148,10 +167,17 @@ def obey(model: Model, issued: CommandIssued) -> Decision:
             return promote(model, number, issued)
         case RejectVersion(version=number):
             return reject(model, number, issued)
-        case RollbackModel():
-            return rollback(model, issued)
-        case TrainModel():
-            return train(model, issued)
+        case plain:
+            return _PLAIN[type(plain)](model, issued)
+
+
+_PLAIN: Mapping[type[Command], Callable[[Model, CommandIssued], Decision]] = {
+    RollbackModel: rollback,
+    PauseRollout: pause,
+    ResumeRollout: resume,
+    TrainModel: train,
+}
+"""Commands that say nothing but their name."""
 
 
 def subject_of(issued: CommandIssued) -> str:

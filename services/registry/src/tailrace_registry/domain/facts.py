@@ -136,6 +136,8 @@ def _deployment(decision: Decision, now: datetime) -> DeploymentChanged | None:
         champion=arms.champion,
         canary=arms.canary,
         shadows=arms.shadows,
+        standby=arms.standby,
+        paused=dict(arms.paused),
         reason=decision.reason,
         evidence=decision.evidence,
         time=now,

@@ -9,6 +9,8 @@ The stages of a version and the moves between them:
                                             └── shadow, canary, rejected, rolled-back, retired (by a person)
     registered, shadow, canary ──► rejected     shadow ──► retired (a newer candidate takes its place)
 
+A champion that is replaced stands by for a while as a shadow: if it turns out to be the better one, it returns.
+
 `LEGAL` is that picture as a table. Everything that moves a version goes through `Decision.move`, which refuses any other
 move by name: a mistake in the rules stops the partition instead of writing a state that nobody can explain.
 """
@@ -19,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tailrace_contracts.events import CanaryArm, DeploymentChanged, Evidence, Stage, VersionChanged
+from tailrace_contracts.events import CanaryArm, DeploymentChanged, Evidence, Line, Stage, VersionChanged
 from tailrace_contracts.spec import ClassLabel, ModelSpec
 
 MAX_SHADOWS = 3
@@ -56,6 +58,10 @@ class Model:
     """The champions before the present one, oldest first: where a rollback goes."""
     deployment: DeploymentChanged | None = None
     """The newest deployment that was announced."""
+    standby: int | None = None
+    """The champion before this one, while it answers unseen and can return at once."""
+    paused: Mapping[Line, str] = field(default_factory=dict)
+    """Lines of which nothing is promoted automatically, and why."""
 
     def stage(self, version: int) -> Stage | None:
         """The stage of a version; None where there is no such version."""
@@ -80,6 +86,10 @@ class Model:
     def shadows(self) -> tuple[int, ...]:
         """The versions that answer unseen."""
         return self.at("shadow")
+
+    def line(self, version: int) -> Line:
+        """Where a version comes from."""
+        return "continual" if self.versions[version].continual else "batch"
 
     @property
     def next_version(self) -> int:
@@ -111,6 +121,8 @@ class Arms:
     champion: int | None
     canary: CanaryArm | None
     shadows: tuple[int, ...]
+    standby: int | None
+    paused: Mapping[Line, str]
 
 
 def arms_of(model: Model) -> Arms:
@@ -118,15 +130,22 @@ def arms_of(model: Model) -> Arms:
     canary = (
         None if model.canary is None else CanaryArm(version=model.canary, percent=model.spec.rollout.canary_percent)
     )
-    return Arms(model.spec_revision, model.champion, canary, model.shadows)
+    return Arms(model.spec_revision, model.champion, canary, model.shadows, model.standby, model.paused)
 
 
 def arms_changed(model: Model) -> bool:
     """Whether the last deployment announced no longer says who answers. Nobody, never announced, is no change."""
     now, announced = arms_of(model), model.deployment
     if announced is None:
-        return (now.champion, now.canary, now.shadows) != (None, None, ())
-    return now != Arms(announced.spec_revision, announced.champion, announced.canary, announced.shadows)
+        return (now.champion, now.canary, now.shadows, now.paused) != (None, None, (), {})
+    return now != Arms(
+        announced.spec_revision,
+        announced.champion,
+        announced.canary,
+        announced.shadows,
+        announced.standby,
+        announced.paused,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +191,10 @@ class Decision:
         return replace(self, reason=reason, evidence=self.evidence + evidence)
 
     def _moved(self, versions: Mapping[int, VersionChanged], move: Move) -> Decision:
-        return replace(self, model=replace(self.model, versions=versions), moves=(*self.moves, move))
+        leaves = move.version == self.model.standby and move.after != "shadow"
+        standby = None if leaves else self.model.standby
+        model = replace(self.model, versions=versions, standby=standby)
+        return replace(self, model=model, moves=(*self.moves, move))
 
 
 def refuse(model: Model, reason: str) -> Decision:

@@ -6,6 +6,9 @@
     arms compared     ──► shadow ──► canary ──► champion   `better`, on enough examples of the stage
                       ──► rejected                         a batch version: `worse`, or undecided for too long
                       ──► shadow                           a continual version in canary: it goes on learning instead
+    champion replaced ──► shadow (stands by) ──► champion  compared `better` than the new one: the new one is rolled back,
+                                                           and its line is paused until a person looks
+                                             ──► retired   no better on `standby_examples`; a continual one learns on
 
 A comparison with a champion that is champion no longer, or of a stage that the candidate has left, is stale and moves
 nothing: so a comparison that comes twice, or late, does no harm. With `rollout.automatic: false` candidates wait as
@@ -16,7 +19,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tailrace_contracts.events import ArmsCompared, CandidateTrained, Evidence, RevisionTrained, VersionChanged
+from tailrace_contracts.events import (
+    AlertRaised,
+    ArmsCompared,
+    CandidateTrained,
+    Evidence,
+    RevisionTrained,
+    VersionChanged,
+)
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import MAX_SHADOWS, Decision, Model, inputs_of, stand
 
@@ -118,7 +128,7 @@ def _replacing_older(decision: Decision, newcomer: int) -> Decision:
     """A newer candidate of the same kind takes the place of one that still waits in shadow."""
     kind = decision.model.versions[newcomer].continual
     for older in decision.model.shadows:
-        if older != newcomer and decision.model.versions[older].continual == kind:
+        if older not in {newcomer, decision.model.standby} and decision.model.versions[older].continual == kind:
             decision = decision.move(older, "retired", f"version {newcomer} is newer and takes its place")
     return decision
 
@@ -127,7 +137,8 @@ def _with_room(decision: Decision, keep: int) -> Decision:
     """At most `MAX_SHADOWS`: batch versions leave before continual ones, older before newer."""
     surplus = len(decision.model.shadows) - MAX_SHADOWS
     versions = decision.model.versions
-    leaving = sorted((n for n in decision.model.shadows if n != keep), key=lambda n: (versions[n].continual, n))
+    stay = {keep, decision.model.standby}
+    leaving = sorted((n for n in decision.model.shadows if n not in stay), key=lambda n: (versions[n].continual, n))
     for number in leaving[: max(surplus, 0)]:
         decision = decision.move(number, "retired", f"at most {MAX_SHADOWS} versions answer unseen")
     return decision
@@ -137,19 +148,42 @@ def crown(decision: Decision, number: int, why: str) -> Decision:
     """A version becomes champion. The old champion steps down, and whoever was in canary is compared anew."""
     model = decision.model
     old, canary = model.champion, model.canary
+    if model.standby not in {None, number}:
+        decision = _released(decision, f"version {number} is champion, and version {old} stands by now")
     if old is not None:
-        stays = model.versions[old].continual
-        fate = "it goes on learning, unseen" if stays else "its artefact is kept"
-        decision = decision.move(old, "shadow" if stays else "retired", f"version {number} is champion; {fate}")
+        decision = _stepped_down(decision, old, number)
     decision = _canary_steps_back(decision, number, canary).move(number, "champion", why)
     predecessors = model.predecessors if old is None else (*model.predecessors, old)
     decision = replace(decision, model=replace(decision.model, predecessors=predecessors))
     return _with_room(decision, number)
 
 
+def _stepped_down(decision: Decision, old: int, number: int) -> Decision:
+    """The champion makes room for another. It stands by to return, if the spec asks for that."""
+    model = decision.model
+    examples = model.spec.rollout.standby_examples
+    if examples and old not in model.misfits:
+        why = f"version {number} is champion; it stands by for {examples:,} examples"
+        decision = decision.move(old, "shadow", why)
+        return replace(decision, model=replace(decision.model, standby=old))
+    stays = model.versions[old].continual
+    fate = "it goes on learning, unseen" if stays else "its artefact is kept"
+    return decision.move(old, "shadow" if stays else "retired", f"version {number} is champion; {fate}")
+
+
+def _released(decision: Decision, why: str) -> Decision:
+    """Nobody stands by any more. A continual version goes on learning, unseen, as a candidate like others."""
+    number = decision.model.standby
+    if number is not None and not decision.model.versions[number].continual:
+        decision = decision.move(number, "retired", why)
+    return replace(decision, model=replace(decision.model, standby=None))
+
+
 def return_to(decision: Decision, number: int, why: str) -> Decision:
     """The champion is rolled back and an earlier one answers again."""
     model = decision.model
+    if model.standby not in {None, number}:
+        decision = _released(decision, f"version {number} is champion again")
     if model.champion is not None:
         decision = decision.move(model.champion, "rolled-back", why)
     decision = _canary_steps_back(decision, number, model.canary).move(number, "champion", why)
@@ -169,17 +203,58 @@ def compare(model: Model, compared: ArmsCompared) -> Decision:
     stage = model.stage(compared.candidate)
     if stage != compared.stage or model.champion != compared.champion:
         return stand(model, "the comparison is stale")
+    if compared.candidate == model.standby:
+        return _return_or_release(model, compared)
     if not model.spec.rollout.automatic:
         return stand(model, "a person decides, because rollout.automatic is false")
     decided = _better(model, compared) if compared.verdict == "better" else _not_better(model, compared)
-    if not decided.moves:
+    if decided.model == model:
         return decided
     evidence = comparison_evidence(compared)
     return decided.because(evidence.summary, evidence)
 
 
+def _return_or_release(model: Model, compared: ArmsCompared) -> Decision:
+    """The champion before this one is better after all; or it has stood by for long enough."""
+    evidence, seen = comparison_evidence(compared), compared.stage_examples
+    if compared.verdict == "better":
+        why = f"version {compared.candidate} did better on {seen:,} examples since version {compared.champion} replaced it"
+        return _rolled_back(model, why, evidence)
+    if seen < model.spec.rollout.standby_examples:
+        return stand(model, "it stands by")
+    why = f"version {compared.champion} held its place for {seen:,} examples"
+    return _released(Decision(model), why).because(why, evidence)
+
+
+def _rolled_back(model: Model, why: str, evidence: Evidence) -> Decision:
+    """The version that stands by returns; nothing more of the champion's line is promoted until a person looks."""
+    champion, standby = model.champion, model.standby
+    if champion is None or standby is None:
+        return stand(model, "nothing stands by")
+    line = model.line(champion)
+    done = return_to(Decision(model), standby, why)
+    reason = f"version {champion} was rolled back: {why}"
+    paused = replace(done.model, paused={**done.model.paused, line: reason})
+    return replace(done, model=paused).because(
+        f"version {standby} is the champion of {model.name} again: {why}; "
+        f"nothing of the {line} line is promoted automatically until `tailrace resume {model.name}`",
+        evidence,
+    )
+
+
+def heed(model: Model, alert: AlertRaised) -> Decision:
+    """An alert on the champion returns the version that stands by, where the spec asks for it."""
+    on_champion = alert.subject == f"version {model.champion}"
+    if alert.kind not in model.spec.rollout.rollback_on or not on_champion:
+        return stand(model)
+    evidence = Evidence(kind="alert", event_id=alert.alert_id, summary=alert.message, derived_from=alert.derived_from)
+    return _rolled_back(model, alert.message, evidence)
+
+
 def _better(model: Model, compared: ArmsCompared) -> Decision:
     rollout, number, seen = model.spec.rollout, compared.candidate, compared.stage_examples
+    if model.line(number) in model.paused:
+        return stand(model, f"promotions are paused: {model.paused[model.line(number)]}")
     why = f"it is better than version {compared.champion} on {seen:,} examples as {compared.stage}"
     if compared.stage == "canary" and seen >= rollout.canary_min_examples:
         return crown(Decision(model), number, why)
