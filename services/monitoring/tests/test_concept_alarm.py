@@ -11,7 +11,7 @@ from tailrace_contracts.spec import ConceptDriftMonitor
 from tailrace_monitoring.adapters.river_detectors import detector
 from tailrace_monitoring.domain.concept import KEPT, LONGEST, Alarm, ErrorAlarm, change_point
 
-DETECTORS = ("adwin", "page-hinkley", "hddm")
+DETECTORS = ("adwin", "page-hinkley", "ddm", "hddm-a", "hddm-w", "hddm")
 
 
 def errors(rate: float, count: int, seed: int = 1) -> list[int]:

@@ -497,6 +497,45 @@ class PerformanceMeasured(Event):
     time: AwareDatetime
 
 
+class Estimate(Value):
+    """One figure of a cohort before all of its labels have come, and between what it lies."""
+
+    value: float
+    lower: float
+    upper: float
+    realised: float | None = Field(default=None, description="the same figure on the labels so far; None without any")
+
+
+class PerformanceEstimated(Event):
+    """How the served predictions of one cohort did, as far as one can tell before all of their labels have come.
+
+    What is labelled counts as it is, and only the rest is estimated: with the last label the estimate is the realised
+    performance. `doubts` say why the estimate may be wrong; it rests on labelled cohorts of the same version.
+    """
+
+    type: Literal["performance-estimated"] = "performance-estimated"
+    evaluation_id: Identifier
+    model: Name
+    cohort: WindowSpan
+    arm: Arm
+    version: int | None = None
+    method: Literal["confidence-based", "direct-loss"]
+    events: int = Field(ge=0, description="served predictions of the cohort that can be estimated")
+    labelled: int = Field(ge=0, description="those of them that are labelled")
+    estimates: dict[str, Estimate]
+    confidence: float = Field(description="with which each interval holds the realised figure")
+    learned_on: int = Field(ge=0, description="labelled examples that the estimate was learned on")
+    realised_coverage: float | None = Field(
+        default=None, description="share of past cohorts whose realised performance lay in their first interval"
+    )
+    realised_cohorts: int = Field(default=0, ge=0, description="past cohorts that the share is of")
+    doubts: tuple[str, ...] = Field(
+        default=(), description="one sentence each; none: the assumption has not been seen to break"
+    )
+    derived_from: LogRanges
+    time: AwareDatetime
+
+
 class AlertRaised(Event):
     """Something moved: what, by how much, since when, from which log ranges, and what it led to."""
 
@@ -639,6 +678,7 @@ EVENTS: tuple[type[Event], ...] = (
     DeploymentChanged,
     ArmsCompared,
     PerformanceMeasured,
+    PerformanceEstimated,
     AlertRaised,
     CommandIssued,
     AuditRecorded,
@@ -662,6 +702,7 @@ AnyEvent = Annotated[
     | DeploymentChanged
     | ArmsCompared
     | PerformanceMeasured
+    | PerformanceEstimated
     | AlertRaised
     | CommandIssued
     | AuditRecorded

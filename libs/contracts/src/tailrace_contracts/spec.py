@@ -228,9 +228,9 @@ class DriftMonitor(_Part):
 
 
 class ConceptDriftMonitor(_Part):
-    """A detector on the champion's stream of errors (0 right, 1 wrong)."""
+    """A detector on the champion's stream of errors (0 right, 1 wrong). `hddm` is another name of `hddm-a`."""
 
-    detector: Literal["adwin", "page-hinkley", "hddm"] = "adwin"
+    detector: Literal["adwin", "ddm", "hddm-a", "hddm-w", "page-hinkley", "hddm"] = "adwin"
     delta: float = Field(default=0.0005, gt=0, lt=1, description="the detector's own significance level")
     min_examples: int = Field(default=200, gt=0)
 
@@ -248,6 +248,21 @@ class PerformanceMonitor(_Part):
 
 
 FairnessRate = Literal["selection_rate", "true_positive_rate", "false_positive_rate"]
+
+
+class EstimationMonitor(_Part):
+    """Performance estimated before labels come, learned on the newest labelled cohorts of the same version."""
+
+    min_examples: int = Field(default=500, gt=0, description="labelled examples before a version is estimated")
+    max_examples: int = Field(
+        default=20_000, gt=0, description="the newest cohorts with about so many are learned from"
+    )
+    min_events: int = Field(default=100, gt=0, description="smaller windows are not estimated")
+    confidence: Share = Field(default=0.95, description="with which an interval holds the realised performance")
+    realised_at: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.9, description="labelled share of a cohort from which on its performance counts as realised"
+    )
+    alert: bool = Field(default=True, description="when the lower end lies below what `performance` asks for")
 
 
 class FairnessMonitor(_Part):
@@ -277,6 +292,7 @@ class Monitors(_Part):
     drift: DriftMonitor | None = DriftMonitor()
     concept_drift: ConceptDriftMonitor | None = ConceptDriftMonitor()
     performance: PerformanceMonitor = PerformanceMonitor()
+    estimation: EstimationMonitor | None = EstimationMonitor()
     fairness: FairnessMonitor = FairnessMonitor()
 
 

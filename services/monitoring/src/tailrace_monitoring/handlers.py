@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from tailrace_contracts.events import ColumnSummary, WindowSummarised
 from tailrace_contracts.ranges import Log
+from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import trail_length
@@ -61,9 +63,23 @@ async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowl
     async with watchers.store.sitting(placed[2].model, trail_length(known.spec)) as sitting:
         watch = sitting.watch
         reference = await _reference(sitting, placed[2], known, watchers)
-        watch.observe_window(placed, reference, known, now)
+        if watch.observe_window(placed, reference, known, now) and placed[2].closed:
+            await _estimate(sitting, placed, known, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
+
+
+async def _estimate(
+    sitting: Sitting, placed: tuple[Log, int, WindowSummarised], known: Knowledge, now: datetime
+) -> None:
+    """Estimate the window's performance from the probabilities in it and from labelled cohorts before it."""
+    start = placed[2].window.start
+    keys = {CohortKey(start, part.arm, part.version or 0) for part in placed[2].slices if part.arm is not None}
+    if known.spec.monitors.estimation is None or not keys:
+        return
+    sitting.watch.cohorts.take(await sitting.cohorts(sitting.watch.cohorts.unknown(keys)))
+    past = {version: await sitting.labelled(version, start) for version in sorted({key.version for key in keys})}
+    sitting.watch.estimate_window(placed, past, known, now)
 
 
 async def _reference(

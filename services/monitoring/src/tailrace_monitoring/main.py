@@ -10,7 +10,9 @@ TOPICS_IN: app.TopicsIn = {
     "labelled-examples": WatchRole.examples,
     "feature-statistics": WatchRole.windows,
 } | dict.fromkeys(ANNOUNCEMENTS, WatchRole.notes)
-EVALUATIONS: app.TopicsOut = dict.fromkeys((e.ArmsCompared, e.PerformanceMeasured), "evaluations")
+EVALUATIONS: app.TopicsOut = dict.fromkeys(
+    (e.ArmsCompared, e.PerformanceMeasured, e.PerformanceEstimated), "evaluations"
+)
 TOPICS_OUT = EVALUATIONS | {e.AlertRaised: "alerts", e.TrainingRequested: "training-requested"}
 
 

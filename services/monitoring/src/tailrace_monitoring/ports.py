@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
 from tailrace_contracts.events import ClaimCheck, ColumnSummary, Event
@@ -36,6 +37,10 @@ class Sitting(Protocol):
 
     async def cohorts(self, keys: Iterable[CohortKey]) -> list[Cohort]:
         """Stored cohorts, those of the keys that there are."""
+        ...
+
+    async def labelled(self, version: int, before: datetime) -> list[Cohort]:
+        """Stored cohorts of a version (0: none) with labels that began before a moment, newest first, a bounded number."""
         ...
 
 

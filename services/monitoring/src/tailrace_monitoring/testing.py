@@ -27,6 +27,7 @@ from tailrace_contracts.events import (
 from tailrace_contracts.ranges import LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
+from tailrace_monitoring.domain.estimation import PAST_COHORTS
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
@@ -79,6 +80,12 @@ class MemorySitting:
     async def cohorts(self, keys: Iterable[CohortKey]) -> list[Cohort]:
         """Stored cohorts, those of the keys that there are."""
         return [Cohort.model_validate_json(self._stored[key]) for key in keys if key in self._stored]
+
+    async def labelled(self, version: int, before: datetime) -> list[Cohort]:
+        """Stored cohorts of a version with labels that began before a moment, newest first."""
+        keys = [key for key in sorted(self._stored, reverse=True) if key.version == version and key.start < before]
+        found = [Cohort.model_validate_json(self._stored[key]) for key in keys]
+        return [cohort for cohort in found if cohort.total.examples][:PAST_COHORTS]
 
 
 class MemoryWatches:

@@ -51,6 +51,7 @@ _QUERIES = {
         " coalesce((select window_start from distances where model = $1 group by window_start"
         " order by window_start desc offset 23 limit 1), '-infinity') order by window_start"
     ),
+    "estimates": "select event from estimates where model = $1 order by start desc, arm, version limit 24",
     "alerts": "select event from alerts where model = $1 order by time desc, alert_id desc limit 40",
     "requests": "select event from requests where model = $1 order by time desc limit 40",
     "progress": (

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from tailrace_contracts.events import AlertRaised, ArmsCompared, Event, TrainingRequested
+from tailrace_contracts.events import AlertRaised, ArmsCompared, Event, PerformanceEstimated, TrainingRequested
 from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
+from tailrace_monitoring.domain.estimation import PAST_COHORTS
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
@@ -50,6 +52,15 @@ class PostgresSitting:
             " using (start, arm, version) where c.model = $1",
             self.watch.model,
             *([key[part] for key in wanted] for part in range(3)),
+        )
+        return [Cohort.model_validate_json(row["body"]) for row in rows]
+
+    async def labelled(self, version: int, before: datetime) -> list[Cohort]:
+        """Stored cohorts of a version with labels that began before a moment, newest first."""
+        rows = await self._sql.fetch(
+            "select body from cohorts where model = $1 and version = $2 and start < $3 and examples > 0"
+            " order by start desc limit $4",
+            *(self.watch.model, version, before, PAST_COHORTS),
         )
         return [Cohort.model_validate_json(row["body"]) for row in rows]
 
@@ -156,6 +167,12 @@ class PostgresSitting:
                         "insert into comparisons (model, candidate, event) values ($1, $2, $3)"
                         " on conflict (model, candidate) do update set event = excluded.event",
                         *(event.model, event.candidate, event.model_dump_json()),
+                    )
+                case PerformanceEstimated():
+                    await self._sql.execute(
+                        "insert into estimates (model, start, arm, version, event) values ($1, $2, $3, $4, $5)"
+                        " on conflict (model, start, arm, version) do update set event = excluded.event",
+                        *(event.model, event.cohort.start, event.arm, event.version or 0, event.model_dump_json()),
                     )
                 case TrainingRequested():
                     await self._sql.execute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace_contracts.events import AlertRaised, ArmsCompared
+from tailrace_contracts.events import AlertRaised, ArmsCompared, PerformanceEstimated
 from tailrace_monitoring.domain.state import Changes
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_runtime.metrics import Instrument, Metrics
@@ -22,6 +22,12 @@ INSTRUMENTS = (
         ("model", "champion", "candidate"),
     ),
     Instrument("tailrace_drift_distance", "gauge", "Distance of the newest closed window.", ("model", "column")),
+    Instrument(
+        "tailrace_estimated_performance",
+        "gauge",
+        "Performance of the cohort that was estimated last: `bound` is value, lower or upper.",
+        ("model", "arm", "version", "figure", "bound"),
+    ),
     Instrument("tailrace_alerts_total", "counter", "Alerts raised.", ("model", "kind")),
 )
 
@@ -44,9 +50,17 @@ class PrometheusMeter:
             elif isinstance(event, ArmsCompared):
                 versions = {"champion": str(event.champion), "candidate": str(event.candidate)}
                 self._metrics.gauge("tailrace_comparison_difference", event.mean_difference, model=model, **versions)
+            elif isinstance(event, PerformanceEstimated):
+                self._report_estimate(event)
         for window in changes.distances:
             for measured in window.measured:
                 self._metrics.gauge("tailrace_drift_distance", measured.distance, model=model, column=measured.column)
+
+    def _report_estimate(self, found: PerformanceEstimated) -> None:
+        labels = {"model": found.model, "arm": found.arm, "version": str(found.version or "")}
+        for figure, each in found.estimates.items():
+            for bound, value in (("value", each.value), ("lower", each.lower), ("upper", each.upper)):
+                self._metrics.gauge("tailrace_estimated_performance", value, figure=figure, bound=bound, **labels)
 
     def _report_arms(self, watch: ModelWatch) -> None:
         """Each version stands under the arm that it is in now, and no longer under the one before."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from tailrace_contracts.events import AlertRaised, GroupsCompared, WindowSummarised
+from tailrace_contracts.events import AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
 from tailrace_contracts.spec import DriftMonitor, FairnessRate
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Cohort, Unfair
@@ -65,6 +65,29 @@ def low_accuracy(stamp: Stamp, cohort: Cohort, least: float, since: datetime) ->
             f"{_span(cohort, since)}; the spec asks for {least:.1%}"
         ),
         derived_from=cohort.spans.ranges(),
+        time=stamp.now,
+    )
+
+
+def low_estimate(stamp: Stamp, found: PerformanceEstimated, least: float) -> AlertRaised:
+    """Before its labels have come, a cohort may well be below the accuracy that the spec asks for."""
+    who, accuracy = arm_title(found.arm, found.version), found.estimates["accuracy"]
+    doubt = f"; but {found.doubts[0]}" if found.doubts else ""
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="performance",
+        subject=who,
+        statistic="estimated accuracy, lower end",
+        value=accuracy.lower,
+        threshold=least,
+        since=found.cohort.start,
+        message=(
+            f"{who} is estimated to be right on {accuracy.value:.1%} ({accuracy.lower:.1%} to {accuracy.upper:.1%}) of "
+            f"{found.events:,} predictions of {_day(found.cohort.start)} to {_day(found.cohort.end)}, of which "
+            f"{found.labelled:,} are labelled; the spec asks for {least:.1%}{doubt}"
+        ),
+        derived_from=found.derived_from,
         time=stamp.now,
     )
 

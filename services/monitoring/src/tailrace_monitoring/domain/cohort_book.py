@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from tailrace_contracts.events import Arm, WindowSpan
 from tailrace_contracts.spec import ModelSpec
 from tailrace_monitoring.domain.arms import answers
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey, window_of
@@ -37,6 +38,14 @@ class CohortBook:
             for output in answers(each.example).values()
         }
         return wanted - self._cohorts.keys()
+
+    def unknown(self, keys: Iterable[CohortKey]) -> set[CohortKey]:
+        """Those of the keys that are not in memory."""
+        return set(keys) - self._cohorts.keys()
+
+    def at(self, key: CohortKey, span: WindowSpan, arm: Arm, version: int | None) -> Cohort:
+        """The cohort, without answers where nothing was counted yet."""
+        return self._cohorts.setdefault(key, Cohort(span=span, arm=arm, version=version))
 
     def take(self, cohorts: Iterable[Cohort]) -> None:
         """Hold these too."""

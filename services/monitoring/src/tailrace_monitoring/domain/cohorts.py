@@ -25,6 +25,7 @@ from tailrace_contracts.events import (
     WindowSpan,
 )
 from tailrace_contracts.spec import FairnessMonitor, ModelSpec
+from tailrace_monitoring.domain.estimation import Ledger
 from tailrace_monitoring.domain.spans import Spans
 from tailrace_statistics.fairness import CROSS, GroupCounts, compare_groups, group_rates
 
@@ -80,6 +81,7 @@ class Cohort(BaseModel):
     groups: dict[str, dict[str, GroupCounts]] = {}
     grouped_by: tuple[tuple[str, ...], ...] | None = None
     spans: Spans = Spans()
+    ledger: Ledger = Ledger()
     closed: bool = False
 
     @property
@@ -99,9 +101,10 @@ class Cohort(BaseModel):
             self._count(example, output, spec, label=example.replaces, by=-1)
 
     def _count(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec, *, label: float, by: int) -> None:
-        positive = spec.class_label.positive
-        counted = cell(output.prediction == positive, label == positive, by)
+        selected, positive = (each == spec.class_label.positive for each in (output.prediction, label))
+        counted = cell(selected, positive, by)
         self.total = self.total.plus(counted)
+        self.ledger.count(output, selected=selected, positive=positive, by=by)
         if self.grouped_by is None:
             before = tuple((attribute,) for attribute in self.groups)
             self.grouped_by = before or combinations_of(spec.protected)

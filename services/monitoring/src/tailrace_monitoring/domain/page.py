@@ -33,6 +33,7 @@ def model_page(row: Row, parts: dict[str, list[Row]]) -> Row:
         "arms": _arms(deployment, parts),
         "versions": sorted((_version(each["event"]) for each in parts["versions"]), key=lambda each: -each["version"]),
         "cohorts": [*reversed(parts["cohorts"])],
+        "estimates": [each["event"] for each in parts["estimates"]],
         "groups": _groups(parts["groups"]),
         "window": _window(parts["window"]),
         "columns": _columns(row["spec"]["spec"], parts),

@@ -15,6 +15,7 @@ from tailrace_contracts.spec import ConceptDriftMonitor
 from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import Detector
+from tailrace_monitoring.domain.estimation import Trust
 from tailrace_monitoring.domain.retraining import RetrainingState
 from tailrace_monitoring.domain.scores import Score
 from tailrace_monitoring.domain.trail import Step
@@ -38,6 +39,7 @@ class ModelState(BaseModel):
     scores: dict[str, Score] = {}
     breached: dict[str, datetime] = {}
     drift: DriftState = DriftState()
+    trust: Trust = Trust()
     retraining: RetrainingState = RetrainingState()
 
 

@@ -20,14 +20,15 @@ from tailrace_contracts.events import (
     ArmOutput,
     ColumnSummary,
     ExampleLabelled,
+    PerformanceEstimated,
     WindowSummarised,
 )
-from tailrace_contracts.ranges import Log
+from tailrace_contracts.ranges import Log, LogRanges
 from tailrace_contracts.spec import ConceptDriftMonitor, ModelSpec
-from tailrace_monitoring.domain import alerts
+from tailrace_monitoring.domain import alerts, estimation
 from tailrace_monitoring.domain.arms import answers, arm_title, champions_answer, loss
 from tailrace_monitoring.domain.cohort_book import CohortBook
-from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, unfair_pairs
+from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, CohortKey, unfair_pairs
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import LONGEST, Alarm, ErrorAlarm
 from tailrace_monitoring.domain.knowledge import Knowledge
@@ -244,8 +245,9 @@ class ModelWatch:
             return
         for cohort in self.cohorts.close(self.state.watermark, knowledge.spec.monitors.allowed_lateness_days):
             self.changes.cohorts.add(cohort.key)
-            self._measure(cohort, knowledge, now)
-            self._judge(cohort, knowledge, now)
+            if cohort.total.examples:
+                self._measure(cohort, knowledge, now)
+                self._judge(cohort, knowledge, now)
 
     def _judge(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
         if cohort.arm not in {"champion", "external"} or cohort.total.examples < MIN_COHORT_EXAMPLES:
@@ -283,6 +285,20 @@ class ModelWatch:
         self.cohorts.unmeasured.discard(cohort.key)
         monitor = knowledge.spec.monitors.fairness
         self.changes.events.append(cohort.measured(self._tools.new_id(), self.model, monitor, now))
+        self._estimate(cohort, knowledge, now)
+
+    def _estimate(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> PerformanceEstimated | None:
+        """Publish what the cohort's performance is estimated to be, where there is something to tell it from."""
+        monitor = knowledge.spec.monitors.estimation
+        if monitor is None:
+            return None
+        situation = estimation.Situation(self._tools.new_id(), self.model, self.state.regime, self.state.trust, now)
+        found = estimation.estimated(cohort, monitor, situation)
+        if found is not None:
+            self.changes.cohorts.add(cohort.key)
+            self.changes.events.append(found)
+            self.changes.touched = True
+        return found
 
     def _situation(self, knowledge: Knowledge, now: datetime) -> Situation:
         return Situation(self.state.examples, knowledge.has_batch_version, knowledge.batch_candidate_on_trial, now)
@@ -331,12 +347,15 @@ class ModelWatch:
         reference: Mapping[str, ColumnSummary],
         knowledge: Knowledge,
         now: datetime,
-    ) -> None:
-        """Take in one window of feature statistics. `reference` is the champion's; a period's is kept here."""
+    ) -> bool:
+        """Take in one window of feature statistics; False for one that was taken in before.
+
+        `reference` is the champion's; a period's is kept here.
+        """
         log, offset, window = placed
         self.follow(knowledge, now)
         if not self._is_new(log, offset):
-            return
+            return False
         self.changes.window = window
         drift, monitor = self.state.drift, knowledge.spec.monitors.drift
         drift.rebase(self.basis(knowledge))
@@ -350,6 +369,34 @@ class ModelWatch:
                     self._raise(raised, knowledge, "feature-drift", self.trail.first_from(each.since))
         for fault in drift.faults(window, reference):
             self._raise(alerts.bad_values(self._stamp(now), fault, window), knowledge, None, None)
+        return True
+
+    def estimate_window(
+        self,
+        placed: tuple[Log, int, WindowSummarised],
+        past: Mapping[int, Sequence[Cohort]],
+        knowledge: Knowledge,
+        now: datetime,
+    ) -> None:
+        """Estimate the performance of a closed window's arms; `past` are labelled cohorts by version, newest first."""
+        monitor, (log, offset, window) = knowledge.spec.monitors.estimation, placed
+        for each in estimation.answers_in(window, monitor.min_events) if monitor else ():
+            key = CohortKey(window.window.start, each.arm, each.version or 0)
+            basis = estimation.learn(past.get(key.version, ()), self.state.regime, monitor) if monitor else None
+            cohort = self.cohorts.at(key, window.window, each.arm, each.version)
+            before = cohort.ledger.first
+            cohort.ledger.close(each.served, basis, LogRanges.of_offsets([(log, offset)]))
+            self.changes.cohorts.add(key)
+            self.changes.touched = True
+            found = self._estimate(cohort, knowledge, now)
+            if found is not None and before is None and cohort.ledger.first is not None:
+                self._judge_estimate(found, knowledge, now)
+
+    def _judge_estimate(self, found: PerformanceEstimated, knowledge: Knowledge, now: datetime) -> None:
+        monitor, least = knowledge.spec.monitors.estimation, knowledge.spec.monitors.performance.min_accuracy
+        judged = monitor is not None and monitor.alert and found.arm in {"champion", "external"}
+        if judged and least is not None and found.estimates["accuracy"].lower < least:
+            self._raise(alerts.low_estimate(self._stamp(now), found, least), knowledge, None, None)
 
     def _reference(
         self, window: WindowSummarised, trained_on: Mapping[str, ColumnSummary], knowledge: Knowledge
