@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial import distance as scipy_distance
 
 from tailrace_contracts.events import CategoricalSummary, NumericalSummary
 from tailrace_statistics import CategoricalFold, NumericalFold, distance, jensen_shannon, kolmogorov_smirnov, psi
-from tailrace_statistics.distances import DistanceKind
+from tailrace_statistics.distances import (
+    Cells,
+    DistanceKind,
+    automatic,
+    chi_squared_tail,
+    kolmogorov_tail,
+    missing_share,
+    p_value,
+    unseen_share,
+)
 from tailrace_statistics.sketches import RANK_ERROR
 
-KINDS: tuple[DistanceKind, ...] = ("psi", "kolmogorov-smirnov", "jensen-shannon")
+BINNED: tuple[DistanceKind, ...] = ("psi", "jensen-shannon", "hellinger", "chi-squared")
+KINDS: tuple[DistanceKind, ...] = (*BINNED, "kolmogorov-smirnov")
 SHIFTS = [(0.0, 1.0), (0.3, 1.0), (1.0, 1.0), (0.0, 2.0), (3.0, 0.5)]
 
 Column = npt.NDArray[np.float64]
@@ -123,3 +137,192 @@ def test_psi_of_equal_streams_stays_below_the_usual_threshold() -> None:
     found = [psi(reference, numbers(random.normal(size=200))) for _ in range(100)]
     assert max(found) < 0.25
     assert np.mean(found) == pytest.approx(9 * (1 / 200 + 1 / 2_000), rel=0.4)
+
+
+# ---------------------------------------------------------------- every distance, on many distributions
+
+Draw = Callable[[np.random.Generator, int], Column]
+
+DISTRIBUTIONS: dict[str, Draw] = {
+    "normal": lambda random, size: random.normal(size=size),
+    "skewed": lambda random, size: random.lognormal(size=size),
+    "heavy tails": lambda random, size: random.standard_t(3, size=size),
+    "two humps": lambda random, size: random.normal(size=size) + 6 * random.integers(0, 2, size),
+    "ties": lambda random, size: random.poisson(3, size).astype(float),
+    "mostly zero": lambda random, size: random.exponential(size=size) * (random.random(size) < 0.3),
+    "flag": lambda random, size: (random.random(size) < 0.2).astype(float),
+    "constant": lambda random, size: np.full(size, 7.25) + 0 * random.random(),
+}
+SIZES = [(20_000, 3_000), (5_000, 50_000), (40, 15), (3, 1)]
+CHANGES = [(0.0, 1.0), (0.2, 1.0), (2.0, 1.5)]
+
+pairs = pytest.mark.parametrize(
+    ("reference", "window"),
+    [
+        pytest.param(draw(random, m), shift + scale * draw(random, n), id=f"{name}, {m}, {n}, {shift}, {scale}")
+        for random in [np.random.default_rng(11)]
+        for name, draw in DISTRIBUTIONS.items()
+        for m, n in SIZES
+        for shift, scale in CHANGES
+    ],
+)
+
+
+def binned(reference: Column, window: Column) -> tuple[Column, Column]:
+    """The raw values' counts in the bins of the reference's summary."""
+    cells = Cells.of(numbers(reference))
+    r, w = (np.bincount(cells.codes(values), minlength=cells.size) for values in (reference, window))
+    return np.add.reduceat(r, cells.bins).astype(float), np.add.reduceat(w, cells.bins).astype(float)
+
+
+@pairs
+def test_kolmogorov_smirnov_is_within_its_bound(reference: Column, window: Column) -> None:
+    """The published bound would not hold for skewed, repeated or few values."""
+    truth = stats.ks_2samp(reference, window, method="asymp").statistic
+    found = kolmogorov_smirnov(numbers(reference), numbers(window))
+    assert found == pytest.approx(truth, abs=2 * RANK_ERROR + 0.01 + 1e-9)
+
+
+@pairs
+def test_wasserstein_is_within_its_bound(reference: Column, window: Column) -> None:
+    """Evidently's default would give other values here than there."""
+    deviation = max(float(np.std(reference, ddof=1)), 0.001)
+    truth = stats.wasserstein_distance(reference, window) / deviation
+    cells = Cells.of(numbers(reference))
+    r, w = (np.bincount(cells.codes(values), minlength=cells.size) / len(values) for values in (reference, window))
+    trapezia = float(np.diff(cells.points) @ (r + w)[1:-1]) / 2
+    ranges = np.ptp(reference) + max(np.ptp(window), np.ptp(np.concatenate((reference, window))))
+    bound = (RANK_ERROR * float(ranges) + trapezia) / deviation
+    found = distance("wasserstein", numbers(reference), numbers(window))
+    assert found == pytest.approx(truth, abs=bound, rel=1e-5)
+
+
+@pairs
+def test_binned_distances_are_within_their_bounds(reference: Column, window: Column) -> None:
+    """A threshold taken from the literature would be met by another shift than it was made for."""
+    r, w = binned(reference, window)
+    m, n = r.sum(), w.sum()
+    one, other = numbers(reference), numbers(window)
+    step = 2 * math.sqrt(len(r) * RANK_ERROR)
+    truth = scipy_distance.jensenshannon(r, w, base=2)
+    assert distance("jensen-shannon", one, other) == pytest.approx(truth, abs=step)
+    truth = math.sqrt(max(1 - float(np.sum(np.sqrt(r / m * w / n))), 0))
+    assert distance("hellinger", one, other) == pytest.approx(truth, abs=step)
+    least, most = psi_between((r + 0.5) / (m + len(r) / 2), (w + 0.5) / (n + len(r) / 2), (m, n))
+    assert least - 1e-9 <= psi(one, other) <= most + 1e-9
+
+
+def psi_between(r: Column, w: Column, values: tuple[float, float]) -> tuple[float, float]:
+    """What the index may be when each share is off by two rank errors."""
+    off = 2 * RANK_ERROR
+    corners = [
+        np.array([(v - u) * np.log(v / u) for u in (low, high) for v in (under, over)])
+        for low, high, under, over in zip(
+            *(
+                edge
+                for share, n in zip((r, w), values, strict=True)
+                for edge in (np.maximum(share - off, 0.4 / n), share + off)
+            ),
+            strict=True,
+        )
+    ]
+    apart = np.abs(r - w) > 2 * off
+    least = sum(float(corner.min()) for corner, far in zip(corners, apart, strict=True) if far)
+    return least, sum(float(corner.max()) for corner in corners)
+
+
+@pytest.mark.parametrize("name", ["normal", "skewed", "heavy tails", "two humps", "ties"])
+@pytest.mark.parametrize(("shift", "scale"), CHANGES)
+def test_chi_squared_is_within_its_bound(name: str, shift: float, scale: float) -> None:
+    """Small references would be tested at another level than 5 %."""
+    random = np.random.default_rng(12)
+    reference, window = DISTRIBUTIONS[name](random, 800), shift + scale * DISTRIBUTIONS[name](random, 900)
+    r, w = binned(reference, window)
+    table = np.array([r, w])[:, (r + w) > 0]
+    truth = stats.chi2_contingency(table, correction=False).statistic
+    least = table.sum(axis=0).min() / table.sum()
+    off = 4 * RANK_ERROR * math.sqrt(800 * 900 * len(r) / (1_700 * least))
+    found = distance("chi-squared", numbers(reference), numbers(window))
+    assert math.sqrt(found) == pytest.approx(math.sqrt(truth), abs=off)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    r=st.lists(st.integers(0, 500), min_size=4, max_size=4),
+    w=st.lists(st.integers(0, 500), min_size=4, max_size=4),
+)
+def test_distances_of_categories_are_exactly_scipys(r: list[int], w: list[int]) -> None:
+    """Categories are counted, not sketched: nothing may be lost."""
+    one, other = (words(dict(zip(("a", "b", "c", "rare"), counts, strict=True))) for counts in (r, w))
+    if not sum(r) or not sum(w):
+        assert all(distance(kind, one, other) == 0 for kind in KINDS)
+        return
+    assert distance("jensen-shannon", one, other) == pytest.approx(
+        float(np.nan_to_num(scipy_distance.jensenshannon(r, w, base=2))), abs=1e-6
+    )
+    shares = np.array(r) / sum(r), np.array(w) / sum(w)
+    assert distance("hellinger", one, other) == pytest.approx(
+        float(np.linalg.norm(np.sqrt(shares[0]) - np.sqrt(shares[1]))) / math.sqrt(2), abs=1e-6
+    )
+    table = np.array([r, w])[:, (np.array(r) + np.array(w)) > 0]
+    if table.shape[1] > 1:
+        truth = stats.chi2_contingency(table, correction=False)
+        assert distance("chi-squared", one, other) == pytest.approx(truth.statistic, abs=1e-6)
+        assert p_value("chi-squared", one, other) == pytest.approx(truth.pvalue, abs=1e-6)
+
+
+def test_wasserstein_of_categories_is_refused() -> None:
+    """Categories would be given an order that they do not have."""
+    with pytest.raises(TypeError, match="no order"):
+        distance("wasserstein", words({"a": 3}), words({"b": 3}))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 9, 24, 100])
+@pytest.mark.parametrize("value", [0.0, 0.01, 0.7, 3.84, 20.0, 150.0])
+def test_the_chi_squared_tail_is_scipys(value: float, freedom: int) -> None:
+    """A wrong p-value would be compared with 0.05."""
+    assert chi_squared_tail(value, freedom) == pytest.approx(stats.chi2.sf(value, freedom), rel=1e-9, abs=1e-14)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.15, 0.3, 0.8, 1.36, 3.0])
+def test_the_kolmogorov_tail_is_scipys(value: float) -> None:
+    """A wrong p-value would be compared with 0.05."""
+    assert kolmogorov_tail(value) == pytest.approx(stats.kstwobign.sf(value), abs=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.4])
+def test_the_p_value_of_kolmogorov_smirnov_is_about_scipys(shift: float) -> None:
+    """A reference of 1,000 rows or fewer would be tested at another level than 5 %."""
+    random = np.random.default_rng(13)
+    reference, window = random.normal(size=150), random.normal(shift, 1, size=120)
+    truth = stats.ks_2samp(reference, window)
+    found = p_value("kolmogorov-smirnov", numbers(reference), numbers(window))
+    assert found == pytest.approx(truth.pvalue, abs=0.1)
+    assert p_value("psi", numbers(reference), numbers(window)) is None
+
+
+def test_the_automatic_choice_is_evidentlys() -> None:
+    """Users who come from Evidently would find other distances by default."""
+    random = np.random.default_rng(14)
+    large, small, few = random.normal(size=1_001), random.normal(size=1_000), random.integers(0, 5, 2_000)
+    assert automatic(numbers(large)) == "wasserstein"
+    assert automatic(numbers(small)) == "kolmogorov-smirnov"
+    assert automatic(numbers(few.astype(float))) == "jensen-shannon"
+    assert automatic(numbers(few[:900].astype(float))) == "chi-squared"
+    assert automatic(words({"a": 600, "b": 401})) == "jensen-shannon"
+    assert automatic(words({"a": 600, "b": 400})) == "chi-squared"
+
+
+def test_missing_and_unseen_values_are_shares_of_their_own() -> None:
+    """A feature that is suddenly missing would look unchanged in what is left of it."""
+    column = CategoricalSummary(count=90, missing=10, unseen=9, counts={"a": 81})
+    assert missing_share(column) == pytest.approx(0.1)
+    assert unseen_share(column) == pytest.approx(0.1)
+    assert missing_share(None) == missing_share(NumericalSummary()) == unseen_share(numbers([1.0])) == 0.0
+
+
+@pytest.mark.parametrize("value", [6.25, 8.25])
+def test_a_constant_that_moves_either_way_is_far(value: float) -> None:
+    """A sensor that is stuck at a lower value than before would look unchanged."""
+    for kind in (*KINDS, "wasserstein"):
+        assert distance(kind, numbers([7.25] * 500), numbers([value] * 300)) > 0.5

@@ -1,0 +1,401 @@
+"""Thresholds that keep one false-alarm budget: as many alerts as it allows, when nothing moves, over all tests together.
+
+A model is tested in many ways in every window: the distance of each column, the share of its missing and of its unseen
+values, the same within protected groups. Thresholds chosen one by one multiply false alarms, and how much depends on how
+the columns move together. So the null distribution of all statistics jointly is simulated, from the reference:
+
+1. **Resample rows.** A stand-in for the reference, of its size, and windows of the size at hand are drawn from the
+   reference's row sample, whole rows, so that columns stay as dependent as they are. Both are drawn, because a window
+   lies from its reference by the sampling error of both: drawing the windows only (the plain bootstrap) leaves out the
+   reference's, by a factor of sqrt(1 + window/reference) in the distance. Drawing is by Poisson weights, whose counts
+   are those of the multinomial bootstrap up to the total (Efron and Tibshirani 1993; Chamandy et al. 2012, "Estimating
+   uncertainty for massive data streams"), so counts in all cells come from one matrix product.
+2. **Add the sketch's error.** Windows come as KLL sketches. Its rank error does not depend on the values, only on their
+   number: it is drawn from sketches of ranks, of the same size.
+3. **Standardise.** Each statistic is turned into a score that is about normal, by the cube-root transformation of Wilson
+   and Hilferty (1931) on its simulated mean, standard deviation and skewness, so that no test takes the budget of others.
+4. **Take the maximum** over all tests (Westfall and Young 1993) and count alerts as monitoring does: a test alerts when
+   it is over its threshold in k windows in a row and was not before; what alerts in one window is one alert. The level
+   of the score at which a span of windows expects as many alerts as the budget says gives every test's threshold.
+   Where simulated windows are too few for so rare an alert, the tail is a generalised Pareto distribution, fitted by
+   moments (Hosking and Wallis 1987).
+
+It holds for streams whose windows are exchangeable with the reference. A season that the reference has not seen, or that
+lies in it whole while windows see a part, is drift to this test.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import datasketches
+import numpy as np
+import numpy.typing as npt
+
+from tailrace_contracts.events import CategoricalSummary, ColumnSummary, FeatureValue
+from tailrace_statistics.distances import Cells, DistanceKind, missing_share, unseen_share
+from tailrace_statistics.sketches import K
+
+Statistic = DistanceKind | Literal["missing", "unseen"]
+Matrix = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
+Values = npt.NDArray[np.float64] | list[FeatureValue]
+
+MOST_PER_WINDOW = 0.05
+"""However wide the budget, alerts of chance come in one window of 20 at most: with windows of a month, `1 per 30 days`
+would else allow one in each."""
+
+ROWS = 2_000
+"""Windows are drawn from at most so many of the reference's rows."""
+
+CELLS = 12_000_000
+"""At most so many numbers in the matrix of rows and cells; with many columns fewer rows are drawn from."""
+
+STEPS = 12
+"""Simulated windows after each simulated reference."""
+
+REFERENCES = 1_000
+"""Simulated references."""
+
+EXCEEDING = 100
+"""With fewer simulated alerts than these, the tail is fitted."""
+
+NEVER_SEEN = 0.02
+"""The part of the budget for values that the reference has none of: it has nothing to resample for them."""
+
+_BATCH = 40
+_DRAWS = 400
+_LONGEST = 100_000
+_RANKS = np.arange(4097) / 4096
+
+
+class Probe(NamedTuple):
+    """One statistic of one column, of all rows or of one group's."""
+
+    column: str
+    statistic: Statistic
+    attribute: str = ""
+    group: str = ""
+
+    def __str__(self) -> str:
+        """For people: `AGEP`, `AGEP where SEX=1`."""
+        return f"{self.column} where {self.attribute}={self.group}" if self.attribute else self.column
+
+
+class Budget(NamedTuple):
+    """How many alerts of chance are allowed in how many windows, and how many windows in a row make an alert."""
+
+    alerts: float
+    windows: float
+    consecutive: int = 1
+
+    @property
+    def per_window(self) -> float:
+        """Alerts allowed for each window."""
+        return min(self.alerts / self.windows, MOST_PER_WINDOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One column of the reference, of all rows or of one group's: where its counts stand, and what is tested."""
+
+    cells: Cells
+    rows: int
+    start: int
+    tests: tuple[Probe, ...]
+
+    @property
+    def places(self) -> slice:
+        """The columns of the matrix that count its cells; the one after them counts missing values."""
+        return slice(self.start, self.start + self.cells.size)
+
+
+class Yardstick:
+    """A reference that windows are measured against, and from whose rows thresholds are calibrated."""
+
+    def __init__(
+        self,
+        columns: Mapping[str, ColumnSummary],
+        rows: Mapping[str, Values],
+        kinds: Mapping[str, DistanceKind],
+        groups: Mapping[tuple[str, str], Mapping[str, ColumnSummary]] | None = None,
+    ) -> None:
+        """`columns` are the reference's, `rows` a sample of its rows, by column; `kinds` the distance of each column.
+
+        `groups` are references of protected groups: by attribute and value. Columns without rows take no part.
+        """
+        self._rows = rows
+        self._blocks: list[Block] = []
+        self._members: list[npt.NDArray[np.bool_] | None] = []
+        size = max((len(values) for values in rows.values()), default=0)
+        self._kept = np.arange(size)
+        for (attribute, group), summaries in {("", ""): columns, **(groups or {})}.items():
+            members = _members(rows, attribute, group) if attribute else None
+            for name, summary in summaries.items():
+                if name in rows and name in kinds and name != attribute and summary.count:
+                    self._add(name, kinds[name], summary, (attribute, group), members)
+        most = CELLS // max(self._width, 1)
+        if size > min(ROWS, most):
+            self._kept = np.linspace(0, size - 1, min(ROWS, most)).astype(int)
+
+    def _add(
+        self,
+        name: str,
+        kind: DistanceKind,
+        summary: ColumnSummary,
+        group: tuple[str, str],
+        members: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        statistics: list[Statistic] = [kind, "missing"]
+        if isinstance(summary, CategoricalSummary):
+            statistics.append("unseen")
+        tests = tuple(Probe(name, statistic, group[0], group[1]) for statistic in statistics)
+        self._blocks.append(Block(Cells.of(summary), summary.count + summary.missing, self._width, tests))
+        self._members.append(members)
+
+    @property
+    def _width(self) -> int:
+        last = self._blocks[-1] if self._blocks else None
+        return last.start + last.cells.size + 1 if last else 0
+
+    @property
+    def tests(self) -> tuple[Probe, ...]:
+        """Everything that is tested."""
+        return tuple(test for block in self._blocks for test in block.tests)
+
+    # ------------------------------------------------------------ measuring a window
+
+    def measure(
+        self,
+        columns: Mapping[str, ColumnSummary],
+        groups: Mapping[tuple[str, str], Mapping[str, ColumnSummary]] | None = None,
+    ) -> dict[Probe, float]:
+        """A window's statistics; only of columns and groups that it has."""
+        parts = {("", ""): columns, **(groups or {})}
+        found: dict[Probe, float] = {}
+        for block in self._blocks:
+            one = block.tests[0]
+            summary = parts.get((one.attribute, one.group), {}).get(one.column)
+            if summary is not None and summary.type == block.cells.reference.type:
+                found.update((test, _measured(block.cells, test.statistic, summary)) for test in block.tests)
+        return found
+
+    # ------------------------------------------------------------ thresholds
+
+    def thresholds(self, events: int, budget: Budget, seed: int = 0) -> dict[Probe, float]:
+        """What each test may reach in windows of so many events. The same arguments give the same thresholds."""
+        if not self._blocks:
+            return {}
+        simulated = self.simulate(events, np.random.default_rng([seed, events]))
+        shapes = [_Shape.of(simulated[..., place].ravel()) for place in range(simulated.shape[-1])]
+        scores = np.stack([shape.score(simulated[..., place]) for place, shape in enumerate(shapes)], axis=-1)
+        level = _level(scores, budget)
+        found = {test: shape.value(level) for test, shape in zip(self.tests, shapes, strict=True) if shape.deviation}
+        never = [(block, test) for block in self._blocks for test in block.tests if test not in found]
+        chance = NEVER_SEEN * budget.per_window / max(len(never), 1)
+        return found | {test: _of_the_new(block, test.statistic, events, chance) for block, test in never}
+
+    def simulate(
+        self, events: int, random: np.random.Generator, references: int = REFERENCES, steps: int = STEPS
+    ) -> Matrix:
+        """Every statistic of windows without drift: of shape (references, steps, tests)."""
+        matrix = self._matrix()
+        found = np.empty((references, steps, len(self.tests)))
+        sizes = {block.rows for block in self._blocks}
+        for start in range(0, references, _BATCH):
+            count = min(_BATCH, references - start)
+            windows = (_draw(random, len(matrix), events, count * steps) @ matrix).reshape(count, steps, -1)
+            stand_ins = {
+                size: _draw(random, len(matrix), size, count) @ matrix for size in sizes if size not in self._part
+            }
+            stand_ins |= {
+                size: _draw(random, len(matrix), len(self._kept), count) @ matrix for size in self._part & sizes
+            }
+            place = 0
+            for block in self._blocks:
+                for statistic in _statistics(block, stand_ins[block.rows][:, None, :], windows, random):
+                    found[start : start + count, :, place] = statistic
+                    place += 1
+        return found
+
+    @property
+    def _part(self) -> set[int]:
+        """Sizes of references that are groups: a group's rows come with the rows of the whole sample."""
+        return {block.rows for block in self._blocks if block.tests[0].attribute}
+
+    def _matrix(self) -> npt.NDArray[np.float32]:
+        """Rows by cells and missing values: one where a row counts."""
+        matrix = np.zeros((len(self._kept), self._width), dtype=np.float32)
+        lines = np.arange(len(self._kept))
+        for block, members in zip(self._blocks, self._members, strict=True):
+            codes = block.cells.codes(_taken(self._rows[block.tests[0].column], self._kept))
+            codes = np.where(codes < 0, block.cells.size, codes)
+            present = lines if members is None else lines[members[self._kept]]
+            matrix[present, block.start + codes[present]] = 1.0
+        return matrix
+
+
+def _of_the_new(block: Block, statistic: Statistic, events: int, chance: float) -> float:
+    """The threshold of a test of what the reference has none of: missing or unseen values, or another value at all.
+
+    A rate of one half in all of the reference's rows (Jeffreys' prior) gives more than so many in a window with at most
+    this chance, by the Poisson distribution; the threshold is the statistic at that number.
+    """
+    mean = events * 0.5 / max(block.rows, 1)
+    term = math.exp(-mean)
+    beyond, number = 1.0 - term, 0
+    while beyond > chance and number < events:
+        number += 1
+        term *= mean / number
+        beyond -= term
+    share = min(number / max(events, 1), 1.0)
+    if statistic == "missing":
+        return share + 1e-9
+    if statistic == "unseen":
+        return share + 1e-9
+    reference = block.cells.own
+    moved = reference / max(float(reference.sum()), 1.0) * events * (1 - share)
+    moved[-1] += events * share
+    return float(block.cells.between(statistic, reference, moved)) + 1e-9
+
+
+def _members(rows: Mapping[str, Values], attribute: str, group: str) -> npt.NDArray[np.bool_]:
+    return np.array([str(value) == group for value in rows[attribute]])
+
+
+def _taken(values: Values, kept: npt.NDArray[np.int64]) -> Values:
+    return values[kept] if isinstance(values, np.ndarray) else [values[index] for index in kept]
+
+
+def _draw(random: np.random.Generator, rows: int, size: int, count: int) -> npt.NDArray[np.float32]:
+    """How often each row comes in `count` samples of about `size` rows."""
+    return random.poisson(size / rows, size=(count, rows)).astype(np.float32)
+
+
+def _measured(cells: Cells, statistic: Statistic, window: ColumnSummary) -> float:
+    if statistic == "missing":
+        return abs(missing_share(window) - missing_share(cells.reference))
+    if statistic == "unseen":
+        return abs(unseen_share(window) - unseen_share(cells.reference))
+    return cells.distance(statistic, window)
+
+
+def _statistics(block: Block, reference: Floats, window: Floats, random: np.random.Generator) -> Iterator[Matrix]:
+    """Every test of a column, from counts of shape (..., cells)."""
+    cells = block.cells
+    one, other = (counts[..., block.places].astype(np.float64) for counts in (reference, window))
+    gone, absent = (counts[..., block.start + cells.size] for counts in (reference, window))
+    for test in block.tests:
+        if test.statistic == "missing":
+            yield np.abs(_share(gone, gone + one.sum(-1)) - _share(absent, absent + other.sum(-1)))
+        elif test.statistic == "unseen":
+            yield np.abs(_share(one[..., -1], one.sum(-1)) - _share(other[..., -1], other.sum(-1)))
+        elif cells.is_numerical:
+            yield cells.between(test.statistic, _sketched(one, random), _sketched(other, random))
+        else:
+            yield cells.between(test.statistic, one, other)
+
+
+def _share(part: Floats, whole: Floats) -> Matrix:
+    return np.asarray(part / np.maximum(whole, 1.0), dtype=np.float64)
+
+
+def _sketched(counts: Matrix, random: np.random.Generator) -> Matrix:
+    """Counts in cells as KLL sketches of these values would give them back."""
+    total = counts.sum(axis=-1, keepdims=True)
+    largest = int(total.max(initial=0))
+    if largest <= K:
+        return counts
+    errors = _errors(min(int(2 ** (round(4 * math.log2(largest)) / 4)), _LONGEST))
+    which = random.integers(len(errors), size=(*counts.shape[:-1], 1))
+    cdf = np.cumsum(counts, axis=-1) / np.maximum(total, 1.0)
+    cdf += errors[which, (cdf * (len(_RANKS) - 1)).astype(np.int32)]
+    sketched = np.clip(np.maximum.accumulate(cdf, axis=-1), 0.0, 1.0)
+    return np.asarray(np.diff(sketched, axis=-1, prepend=0.0) * total)
+
+
+@functools.lru_cache(maxsize=32)
+def _errors(size: int) -> Matrix:
+    """Rank errors of sketches of so many values, of shape (draws, ranks)."""
+    random = np.random.default_rng(size)
+    ranks = (np.arange(size) + 0.5) / size
+    found = np.empty((_DRAWS, len(_RANKS)))
+    for draw in range(_DRAWS):
+        sketch = datasketches.kll_floats_sketch(K)
+        sketch.update(random.permutation(ranks).astype(np.float32))
+        found[draw] = np.asarray(sketch.get_cdf(_RANKS, inclusive=True))[:-1] - _RANKS
+    return found
+
+
+class _Shape(NamedTuple):
+    """The null distribution of one statistic, by its moments."""
+
+    mean: float
+    deviation: float
+    skewness: float
+
+    @classmethod
+    def of(cls, values: Matrix) -> _Shape:
+        mean, deviation = float(values.mean()), float(values.std())
+        if deviation <= 1e-9:
+            return cls(mean, 0.0, 0.0)
+        skewness = float(np.mean(((values - mean) / deviation) ** 3))
+        return cls(mean, deviation, min(max(skewness, 0.05), 4.0))
+
+    def score(self, values: Matrix) -> Matrix:
+        """About normal: with standardised x and skewness g, (6/g) (cbrt(g x / 2 + 1) - 1) + g/6."""
+        if not self.deviation:
+            return np.zeros_like(values)
+        g, x = self.skewness, (values - self.mean) / self.deviation
+        return (6 / g) * (np.cbrt(g * x / 2 + 1) - 1) + g / 6
+
+    def value(self, score: float) -> float:
+        """The value of the statistic that has this score."""
+        if not self.deviation:
+            return self.mean + 1e-9
+        g = self.skewness
+        return self.mean + self.deviation * (((score - g / 6) * g / 6 + 1) ** 3 - 1) * 2 / g
+
+
+def _rate(scores: Matrix, level: float, budget: Budget) -> float:
+    """Alerts per window over a span that begins with a new reference, when every test alerts beyond this level."""
+    over = scores > level
+    k = budget.consecutive
+    streaks = np.logical_and.reduce([over[:, step : over.shape[1] - k + 1 + step] for step in range(k)])
+    first = float(streaks[:, 0].any(axis=-1).mean())
+    later = float((streaks[:, 1:] & ~over[:, : over.shape[1] - k]).any(axis=-1).mean())
+    windows = max(budget.windows, float(k))
+    return (first + (windows - k) * later) / windows
+
+
+def _level(scores: Matrix, budget: Budget) -> float:
+    """The level of the score at which the budget's rate of alerts is met."""
+    k = budget.consecutive
+    held = np.minimum.reduce([scores[:, step : scores.shape[1] - k + 1 + step] for step in range(k)]).max(axis=-1)
+    highest = np.sort(held.ravel())[::-1]
+    wanted = budget.per_window
+    if wanted * len(highest) < EXCEEDING:
+        return _tail(highest, wanted)
+    low, high = float(highest[min(int(4 * wanted * len(highest)), len(highest) // 2)]), float(highest[0])
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _rate(scores, middle, budget) > wanted else (low, middle)
+    return (low + high) / 2
+
+
+def _tail(highest: Matrix, wanted: float) -> float:
+    """The level that a share `wanted` of windows exceeds, by a generalised Pareto tail of the highest five per cent."""
+    count = max(len(highest) // 20, 2)
+    threshold = float(highest[count])
+    excess = highest[:count] - threshold
+    mean, variance = float(excess.mean()), max(float(excess.var()), 1e-12)
+    shape = min((1 - mean * mean / variance) / 2, 0.3)
+    scale = mean * (1 - shape)
+    share = count / len(highest)
+    if abs(shape) < 1e-6:
+        return threshold + scale * math.log(share / wanted)
+    return float(threshold + scale / shape * ((share / wanted) ** shape - 1))
