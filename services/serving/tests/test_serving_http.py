@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,9 +60,14 @@ class Serving:
         self.loader = Loader(TOPICS_IN, self.table, self.artefacts, self.meter, retry_seconds=60)
         self._ids = iter(range(1_000_000))
         desk = Desk(FixedClock(), lambda: f"made-{next(self._ids)}", self.meter)
-        front = Front(self.table, self.loader.waiting, self.capture, desk, Limits(100_000, 50))
+        self.limits = Limits(100_000, 50, max_requests=4)
+        self.front = Front(self.table, self.loader.waiting, self.capture, desk, self.limits)
+        self.client = self.client_of(self.front)
+
+    def client_of(self, front: Front) -> httpx.AsyncClient:
+        """A client of the application."""
         transport = httpx.ASGITransport(application(front), raise_app_exceptions=False)
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://serving")
+        return httpx.AsyncClient(transport=transport, base_url="http://serving")
 
     def hold(self, name: str, predictor: FakePredictor) -> FakePredictor:
         """Put an artefact into the store."""
@@ -227,7 +235,7 @@ async def test_metadata_and_health(serving: Serving) -> None:
     """If it failed, a client could not find out what to ask, or whether to."""
     server = (await serving.client.get("/v2")).json()
     assert server["name"] == "tailrace"
-    assert server["extensions"] == []
+    assert server["extensions"] == ["binary_tensor_data"]
     assert (await serving.client.get("/v2/health/live")).json() == {"live": True}
     assert (await serving.client.get("/v2/health/ready")).json() == {"ready": True}
     model = (await serving.client.get("/v2/models/rain")).json()
@@ -330,7 +338,7 @@ def changed(index: int, **changes: Any) -> dict[str, Any]:
             "prediction_id names one row, found 2; send prediction_ids, one for each row",
         ),
         ("/v1/models/rain/predict", b" " * 100_001, 413, "the request body has 100001 bytes or more, expected at mo"),
-        ("/v1/nothing", {}, 404, "nothing is at /v1/nothing; see /openapi.json"),
+        ("/v1/nothing", {}, 404, "nothing is at '/v1/nothing'; see /openapi.json"),
     ],
 )
 async def test_refusal_is_one_sentence(
@@ -360,15 +368,108 @@ async def test_body_is_read_no_further_than_its_limit(serving: Serving) -> None:
     assert sent <= 120_000
 
 
-async def test_method_and_binary_tensors_are_refused(serving: Serving) -> None:
-    """If it failed, a client that sends binary tensors would not learn what to switch off."""
+async def test_method_is_refused(serving: Serving) -> None:
+    """If it failed, a caller with the wrong method would not learn which one is right."""
     got = await serving.client.get("/v2/models/rain/infer")
     assert (got.status_code, got.json()["error"][:16]) == (405, "GET is not a met")
-    binary = await serving.client.post(
-        "/v2/models/rain/infer", content=b"{}", headers={"Inference-Header-Content-Length": "2"}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "packed", "seen"),
+    [
+        ("FP64", struct.pack("<2d", 40.5, 50), [40.5, 50.0]),
+        ("FP32", struct.pack("<2f", 40.5, 50), [40.5, 50.0]),
+        ("FP16", struct.pack("<2e", 40.5, 50), [40.5, 50.0]),
+        ("BF16", b"\x22\x42\x48\x42", [40.5, 50.0]),
+        ("INT8", struct.pack("<2b", 40, 50), [40.0, 50.0]),
+        ("INT16", struct.pack("<2h", 40, 50), [40.0, 50.0]),
+        ("INT32", struct.pack("<2i", 40, 50), [40.0, 50.0]),
+        ("INT64", struct.pack("<2q", 40, 50), [40.0, 50.0]),
+        ("UINT8", struct.pack("<2B", 40, 50), [40.0, 50.0]),
+        ("UINT16", struct.pack("<2H", 40, 50), [40.0, 50.0]),
+        ("UINT32", struct.pack("<2I", 40, 50), [40.0, 50.0]),
+        ("UINT64", struct.pack("<2Q", 40, 50), [40.0, 50.0]),
+        ("BOOL", b"\1\0", [1.0, 0.0]),
+    ],
+)
+async def test_every_datatype_as_bytes(serving: Serving, datatype: str, packed: bytes, seen: list[float]) -> None:
+    """If it failed, a client that sends binary tensors would be answered for other numbers than it sent."""
+    words = b"\5\0\0\0clear\7\0\0\0clouded"
+    inputs = [
+        {"name": "humidity", "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": len(packed)}},
+        {"name": "pressure", "datatype": "FP64", "shape": [2], "data": [1000.0, 1001.0]},
+        {"name": "sky", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(words)}},
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    answer = await serving.client.post(
+        "/v2/models/rain/infer",
+        content=head + packed + words,
+        headers={"Inference-Header-Content-Length": str(len(head))},
     )
-    assert binary.status_code == 400
-    assert "binary_data=False" in binary.json()["error"]
+    assert answer.status_code == 200, answer.text
+    events = await serving.published(2)
+    assert [event.features["humidity"] for event in events] == seen
+    assert [event.features["sky"] for event in events] == ["clear", "clouded"]
+
+
+async def test_outputs_as_bytes_where_asked(serving: Serving) -> None:
+    """If it failed, a client would read one output's bytes as another's."""
+    asked = {
+        "inputs": TENSORS,
+        "parameters": {"binary_data_output": True, "prediction_id": "p-1"},
+        "outputs": [
+            {"name": "prediction_id"},
+            {"name": "probability", "parameters": {"binary_data": False}},
+            {"name": "prediction", "parameters": {"binary_data": True}},
+        ],
+    }
+    answer = await serving.client.post("/v2/models/rain/infer", json=asked)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    length = int(answer.headers["inference-header-content-length"])
+    outputs = json.loads(answer.content[:length])["outputs"]
+    assert [each.get("parameters") for each in outputs] == [{"binary_data_size": 7}, None, {"binary_data_size": 8}]
+    assert outputs[1]["data"] == [0.75]
+    assert answer.content[length:] == b"\3\0\0\0p-1" + struct.pack("<q", 1)
+
+
+async def test_one_request_too_many_is_told_when_to_come_back(serving: Serving) -> None:
+    """If it failed, a burst would fill the memory with waiting requests, and nobody would be told."""
+    release = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        await release.wait()
+        yield json.dumps({"inputs": TENSORS}).encode()
+
+    path = "/v2/models/rain/infer"
+    held = [
+        asyncio.create_task(serving.client.post(path, content=slowly())) for _ in range(serving.limits.max_requests)
+    ]
+    try:
+
+        async def busy() -> httpx.Response | None:
+            answer = await serving.client.post("/v1/models/rain/predict", json={"features": RAIN})
+            return answer if answer.status_code == 429 else None
+
+        refused = await eventually(busy)
+        assert refused
+    finally:
+        release.set()
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["error"] == "4 requests are being answered, expected no more; try again"
+    assert [(await each).status_code for each in held] == [200] * 4
+
+
+async def test_request_that_does_not_arrive_is_given_up(serving: Serving) -> None:
+    """If it failed, callers that send nothing would hold every place there is."""
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    hasty = replace(serving.front, limits=replace(serving.limits, request_seconds=0.05))
+    async with serving.client_of(hasty) as client:
+        answer = await client.post("/v2/models/rain/infer", content=never())
+    assert (answer.status_code, answer.json()["error"][:32]) == (408, "the request body did not arrive ")
 
 
 async def test_acknowledged_capture_waits_for_the_broker(serving: Serving) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,8 +19,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tritonclient.http import InferInput
+from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from tailrace_contracts.events import ClaimCheck, DeploymentChanged, Event, PredictionMade, SpecApplied, VersionChanged
 from tailrace_contracts.spec import ModelSpec, OnlineLearner
@@ -188,18 +190,26 @@ async def test_real_client_real_artefacts_real_topic(site: Site) -> None:
     await site.publish(applied(SPEC), versioned(1, first), versioned(2, second, revision=4), deployed(1, shadows=(2,)))
     async with running(site) as (service, _):
         client = InferenceServerClient(f"127.0.0.1:{service.port}")
+        in_json = InferRequestedOutput("probability", binary_data=False)
         try:
             assert await client.is_server_live()
             assert await client.is_server_ready()
             assert await client.is_model_ready("rain")
             assert (await client.get_model_metadata("rain"))["versions"] == ["1", "2.4"]
-            result = await client.infer("rain", inputs(3), parameters={"prediction_ids": '["a", "b", "c"]'})
-            newest = await client.infer("rain", inputs(1), model_version="2.4")
+            assert (await client.get_server_metadata())["extensions"] == ["binary_tensor_data"]
+            assert await client.is_model_ready("rain", "2.4")
+            ids = {"prediction_ids": '["a", "b", "c"]'}
+            result = await client.infer("rain", inputs(3), request_id="r-1", parameters=ids)
+            newest = await client.infer("rain", inputs(1, binary=False), model_version="2.4", outputs=[in_json])
+            with pytest.raises(InferenceServerException, match="feature 'humidity' is NaN"):
+                await client.infer("rain", inputs(1, humidity=math.nan))
         finally:
             await client.close()
     assert result.as_numpy("prediction").tolist() == [1, 1, 1]
     assert result.as_numpy("probability") == pytest.approx([0.7310586] * 3)
-    assert result.as_numpy("prediction_id").tolist() == ["a", "b", "c"]
+    assert result.as_numpy("prediction_id").tolist() == [b"a", b"b", b"c"]
+    assert result.get_response()["id"] == "r-1"
+    assert newest.as_numpy("probability").shape == (1,)
     assert newest.get_response()["parameters"] == {"arm": "shadow", "version": 2, "revision": 4}
     await eventually(lambda: len(site.predictions) == 4)
     event = site.predictions["b"]
@@ -209,10 +219,10 @@ async def test_real_client_real_artefacts_real_topic(site: Site) -> None:
     assert [(each.arm, each.version, each.revision) for each in event.shadows] == [("shadow", 2, 4)]
 
 
-def inputs(rows: int) -> list[InferInput]:
-    """The question as a client of the protocol asks it."""
+def inputs(rows: int, *, binary: bool = True, humidity: float = 40) -> list[InferInput]:
+    """The question as a client of the protocol asks it: as bytes, or as JSON."""
     columns: dict[str, np.ndarray[Any, Any]] = {
-        "humidity": np.arange(40, 40 + rows, dtype=np.float64).reshape(rows, 1),
+        "humidity": (humidity + np.arange(rows, dtype=np.float64)).reshape(rows, 1),
         "pressure": np.full((rows, 1), 1000, dtype=np.int64),
         "wind": np.full((rows, 1), 3.0, dtype=np.float32),
         "sky": np.full((rows, 1), "clear", dtype=np.object_),
@@ -221,7 +231,7 @@ def inputs(rows: int) -> list[InferInput]:
     made = []
     for name, column in columns.items():
         tensor = InferInput(name, list(column.shape), datatypes[name])
-        tensor.set_data_from_numpy(column, binary_data=False)
+        tensor.set_data_from_numpy(column, binary_data=binary)
         made.append(tensor)
     return made
 
@@ -343,6 +353,126 @@ async def test_terminated_under_load_answers_and_publishes_what_it_took(site: Si
             process.kill()
             await process.wait()
     await eventually(lambda: set(answered) <= set(site.predictions))
+
+
+LYING = (
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n{}",
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n{}",
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ncontent-length: " + b"9" * 30 + b"\r\n\r\n{}",
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n{}",
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n{}\r\n",
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{}",
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+    b"POST /v1/models/rain/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\n",
+    b"POST /v1/models/rain/predict HTTP/9.9\r\n\r\n",
+    b"POST /v1/models/rain/predict\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100,
+    b"\0" * 1000,
+)
+
+
+async def test_lying_lengths_on_the_wire(site: Site) -> None:
+    """If it failed, a client that lies about its length would crash the service, or hold it for ever."""
+    site.settings = site.settings.model_copy(update={"request_seconds": 1.0})
+    await site.champion()
+    async with running(site) as (service, client):
+        for sent in LYING:
+            reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+            writer.write(sent)
+            answer = await asyncio.wait_for(reader.read(65_536), 20)
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 4"), (sent, answer)
+            assert b"Traceback" not in answer
+        assert (await asked(client, "still"))["prediction_id"] == "still"
+
+
+@pytest.mark.timeout(180)
+async def test_rolling_restart_loses_no_request(site: Site) -> None:
+    """If it failed, every rolling update would cost its callers some requests."""
+    await site.champion()
+    ports = [free_port(), free_port()]
+    answered: list[str] = []
+    failures: list[str] = []
+    over = asyncio.Event()
+
+    async with AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(process_of(site, port)) for port in ports]
+        balancer = Balancer([await stack.enter_async_context(connected(port)) for port in ports])
+
+        async def ask(worker: int) -> None:
+            number = 0
+            while not over.is_set():
+                answer = await balancer.ask(f"{worker}-{number}")
+                (answered if answer.status_code == 200 else failures).append(f"{worker}-{number} {answer.text[:200]}")
+                number += 1
+
+        watcher = asyncio.create_task(balancer.watch(over))
+        workers = [asyncio.create_task(ask(worker)) for worker in range(4)]
+        for index, port in enumerate(ports):
+            until = len(answered) + 100
+            await eventually(lambda until=until: len(answered) > until)  # type: ignore[misc]  # bound at once
+            processes[index].send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(processes[index].wait(), 30) == 0
+            await stack.enter_async_context(process_of(site, port))
+        until = len(answered) + 100
+        await eventually(lambda: len(answered) > until)
+        over.set()
+        await asyncio.gather(watcher, *workers)
+    assert failures == []
+    await eventually(lambda: {each.split()[0] for each in answered} <= set(site.predictions))
+
+
+class Balancer:
+    """Sends each request to the next process that says that it is ready, as a load balancer does."""
+
+    def __init__(self, clients: list[httpx.AsyncClient]) -> None:
+        self._clients = clients
+        self._ready = list(clients)
+        self._turn = 0
+
+    async def watch(self, over: asyncio.Event) -> None:
+        """Ask every process for its readiness, many times a second."""
+        while not over.is_set():
+            answers = await asyncio.gather(*(_ready(client) for client in self._clients))
+            self._ready = [client for client, ready in zip(self._clients, answers, strict=True) if ready]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 0.05)
+
+    async def ask(self, prediction_id: str) -> httpx.Response:
+        """One question to one process, without a second try."""
+        self._turn += 1
+        client = self._ready[self._turn % len(self._ready)]
+        return await client.post(
+            "/v1/models/rain/predict", json={"features": RAIN, "prediction_id": prediction_id}, timeout=30
+        )
+
+
+async def _ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/v2/health/ready", timeout=30)).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@asynccontextmanager
+async def process_of(site: Site, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The service as a process of its own, ready."""
+    command = [sys.executable, "-m", "tailrace_serving.main"]
+    environment = {**site.environment(port), "TAILRACE_DRAIN_SECONDS": "2"}
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        async with connected(port) as client:
+            await until_ready(client)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def connected(port: int) -> httpx.AsyncClient:
+    """A client of the process on this port."""
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")
 
 
 def free_port() -> int:

@@ -2,7 +2,8 @@
 
 The three answer from the first moment, while the broker or the database is still waited for. The service's own routes
 open when its resources have started; before that they get a 503 with the reason. A `traceparent` that a request
-carries is followed while the request is handled.
+carries is followed while the request is handled. A service that is to stop goes on answering while it drains, and
+every answer closes its connection, so that a client's next request goes to another process instead of into the end.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Front:
 
     def __init__(self, service: str, app: App | None, health: Health, metrics: Metrics) -> None:
         self.open = False
+        self.draining = False
         self._service = service
         self._app = app
         self._health = health
@@ -45,6 +47,8 @@ class Front:
         """One request, by the ASGI specification."""
         if scope["type"] != "http":
             return
+        if self.draining:
+            send = _closing(send)
         probe = self._probes.get(scope["path"])
         if probe is not None:
             await _answer(send, *probe())
@@ -73,6 +77,15 @@ class Front:
         _, report = self._health.readiness()
         reasons = "; ".join(report["waiting"].values()) or "starting"
         return f"{self._service} is not ready: {reasons}"
+
+
+def _closing(send: Send) -> Send:
+    async def close(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return close
 
 
 def _trace_of(scope: Scope) -> tuple[tuple[str, bytes], ...]:

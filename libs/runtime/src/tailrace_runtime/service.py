@@ -139,6 +139,7 @@ class Service:
                 await self._until_over(stop, {**tasks, "http": web})
         finally:
             self.health.waiting("service", "stopping")
+            self._front.draining = True
             await self._drain(roles_stop, tasks, drain=stop.is_set())
             self._server.should_exit = True
             await asyncio.gather(web, return_exceptions=True)

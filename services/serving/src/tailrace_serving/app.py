@@ -51,7 +51,7 @@ def create_service(
     )
     followers = [Follower(settings, topic, loader.on_event, metrics=metrics) for topic in topics_in]
     desk = Desk(clock or SystemClock(), new_id, metrics)
-    front = Front(table, loader.waiting, capture, desk, Limits(settings.max_body_bytes, settings.max_rows))
+    front = Front(table, loader.waiting, capture, desk, limits_of(settings))
     return Service(
         "serving",
         settings,
@@ -61,6 +61,11 @@ def create_service(
         producer=producer,
         metrics=metrics,
     )
+
+
+def limits_of(settings: ServingSettings) -> Limits:
+    """What one request may have, as this deployment says."""
+    return Limits(settings.max_body_bytes, settings.max_rows, settings.max_requests, settings.request_seconds)
 
 
 def application(front: Front) -> Starlette:

@@ -7,6 +7,7 @@ Every refusal is `{"error": sentence}`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,21 +20,27 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from tailrace_serving import handlers
+from tailrace_serving import bodies, handlers
+from tailrace_serving.bodies import Body, WentAway
 from tailrace_serving.capture import Capture
-from tailrace_serving.domain import oip, rowform
+from tailrace_serving.domain import binary, oip, rowform
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Member, Table
+from tailrace_serving.domain.binary import Wire
 from tailrace_serving.domain.features import FeatureRules
+from tailrace_serving.domain.nesting import check_depth
 from tailrace_serving.domain.question import Question
-from tailrace_serving.domain.refusal import Kind, Refused
+from tailrace_serving.domain.refusal import Kind, Refused, brief
 from tailrace_serving.handlers import Desk
 from tailrace_serving.openapi import VERSION, document
 
 STATUS: dict[Kind, int] = {
     "malformed": 400,
     "unknown": 404,
+    "too-slow": 408,
     "too-large": 413,
+    "unsupported": 415,
     "unacceptable": 422,
+    "busy": 429,
     "unavailable": 503,
 }
 
@@ -41,6 +48,12 @@ _ENCODE = msgspec.json.Encoder().encode
 _JSON = (b"content-type", b"application/json")
 RequestT = TypeVar("RequestT")
 AskedT_contra = TypeVar("AskedT_contra", contravariant=True)
+
+
+_BINARY = (b"content-type", b"application/octet-stream")
+_MOST_SHOWN = 200
+_RETRY = (b"retry-after", b"1")
+_CLOSE = (b"connection", b"close")
 
 
 class Form(Protocol[AskedT_contra]):
@@ -59,10 +72,31 @@ class Form(Protocol[AskedT_contra]):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may have."""
+    """What one request may have, and how many may be asked at once."""
 
     max_body_bytes: int
     max_rows: int
+    max_requests: int = 256
+    request_seconds: float = 30
+
+
+@dataclass(slots=True)
+class AtOnce:
+    """How many requests are being answered in this process, by whichever form."""
+
+    count: int = 0
+
+
+class Extension(Protocol[AskedT_contra]):
+    """How values travel as bytes behind the JSON of a form: its module's two functions."""
+
+    def attach(self, request: AskedT_contra, binary: bytes, max_rows: int) -> None:
+        """Take a request's values out of the bytes."""
+        ...
+
+    def wired(self, request: AskedT_contra, response: dict[str, Any]) -> Wire:
+        """A response as it is sent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +111,9 @@ class Front:
 
     def routes(self) -> list[BaseRoute]:
         """Every route of the service, the busiest first."""
-        infer = Answering(self, oip.InferRequest, oip)
-        predict = Answering(self, rowform.PredictRequest, rowform)
+        at_once = AtOnce()
+        infer = Answering(self, at_once, oip.InferRequest, oip, binary)
+        predict = Answering(self, at_once, rowform.PredictRequest, rowform)
         return [
             Route("/v2/models/{model}/infer", infer, methods=["POST"]),
             Route("/v2/models/{model}/versions/{version}/infer", infer, methods=["POST"]),
@@ -94,7 +129,7 @@ class Front:
         ]
 
     async def _server(self, _: Request) -> Response:
-        return _json(200, {"name": "tailrace", "version": VERSION, "extensions": []})
+        return _json(200, {"name": "tailrace", "version": VERSION, "extensions": [binary.EXTENSION]})
 
     async def _live(self, _: Request) -> Response:
         return _json(200, {"live": True})
@@ -125,41 +160,73 @@ class Front:
 class Answering(Generic[RequestT]):
     """The ASGI endpoint of one form of asking."""
 
-    def __init__(self, front: Front, request: type[RequestT], form: Form[RequestT]) -> None:
+    def __init__(
+        self,
+        front: Front,
+        at_once: AtOnce,
+        request: type[RequestT],
+        form: Form[RequestT],
+        extension: Extension[RequestT] | None = None,
+    ) -> None:
         self._front = front
         self._decoder = msgspec.json.Decoder(request)
         self._request = request
         self._form = form
+        self._extension = extension
+        self._at_once = at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         began = perf_counter()
+        self._at_once.count += 1
         try:
-            body = await self._answered(scope, receive, began)
+            wire = await self._answered(scope, receive, began)
         except Refused as refused:
             self._front.desk.meter.count("tailrace_requests_refused_total", reason=refused.kind)
-            await _send(send, STATUS[refused.kind], _error(refused), close=refused.kind == "too-large")
+            await _refuse(send, refused)
+        except WentAway:
+            self._front.desk.meter.count("tailrace_requests_refused_total", reason="went-away")
         else:
-            await _send(send, 200, body)
+            await _send(send, wire)
+        finally:
+            self._at_once.count -= 1
 
-    async def _answered(self, scope: Scope, receive: Receive, began: float) -> bytes:
-        front, path = self._front, scope["path_params"]
+    async def _answered(self, scope: Scope, receive: Receive, began: float) -> Wire:
+        front, path, limits = self._front, scope["path_params"], self._front.limits
+        if self._at_once.count > limits.max_requests:
+            raise Refused("busy", f"{limits.max_requests} requests are being answered, expected no more; try again")
         arms = front.table.find(path["model"])
-        trace = _trace(scope)
-        request, question = self._asked(await _body(scope, receive, front.limits.max_body_bytes), arms.rules)
-        answered = await handlers.answer(front.desk, arms, question, path.get("version"))
-        body = _ENCODE(self._form.response(request, arms, answered.served, answered.answers, answered.prediction_ids))
-        rows = handlers.inferences(front.desk, arms, question, answered, perf_counter() - began, trace=trace)
+        body: Body | None = None
+        try:
+            async with asyncio.timeout(limits.request_seconds):
+                body = await bodies.read(scope, receive, limits.max_body_bytes)
+                request, question = self._asked(body, arms.rules)
+                answered = await handlers.answer(front.desk, arms, question, path.get("version"))
+        except TimeoutError:
+            raise _too_late(limits.request_seconds, arms.model, arrived=body is not None) from None
+        response = self._form.response(request, arms, answered.served, answered.answers, answered.prediction_ids)
+        wire = self._extension.wired(request, response) if self._extension else Wire(_ENCODE(response), None)
+        rows = handlers.inferences(front.desk, arms, question, answered, perf_counter() - began, trace=_trace(scope))
         await front.capture.take(rows)
         front.desk.meter.observe("tailrace_inference_seconds", perf_counter() - began, model=arms.model)
-        return body
+        return wire
 
-    def _asked(self, body: bytes, rules: FeatureRules) -> tuple[RequestT, Question]:
+    def _asked(self, body: Body, rules: FeatureRules) -> tuple[RequestT, Question]:
+        check_depth(body.json)
         try:
-            request = self._decoder.decode(body)
+            request = self._decoder.decode(body.json)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._refusal(body, error, rules) from None
+            raise self._refusal(body.json, error, rules) from None
+        if body.binary is not None:
+            self._attach(request, body.binary)
         return request, self._form.question(request, rules, self._front.limits.max_rows)
+
+    def _attach(self, request: RequestT, binary: bytes) -> None:
+        if self._extension is None:
+            raise Refused(
+                "malformed", "this form has no binary tensors, expected JSON; send them to /v2/models/…/infer"
+            )
+        self._extension.attach(request, binary, self._front.limits.max_rows)
 
     def _refusal(self, body: bytes, error: Exception, rules: FeatureRules) -> Refused:
         """Python's JSON knows NaN and Infinity: read with it, they can be refused by the feature's name."""
@@ -171,44 +238,13 @@ class Answering(Generic[RequestT]):
         except (ValueError, RecursionError, msgspec.ValidationError):
             pass
         what = "does not fit" if isinstance(error, msgspec.ValidationError) else "is not JSON"
-        return Refused("malformed", f"the request body {what}: {error}")
+        return Refused("malformed", f"the request body {what}: {str(error)[:_MOST_SHOWN]}")
 
 
-async def _body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body, read no further than its limit."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > max_bytes:
-            raise _too_large(int(value), max_bytes)
-        if name == b"inference-header-content-length":
-            raise Refused(
-                "malformed",
-                "the request has binary tensors (header Inference-Header-Content-Length), expected JSON: "
-                "send every input's values in its data (tritonclient: binary_data=False)",
-            )
-    message = await receive()
-    chunk: bytes = message.get("body", b"")
-    if not message.get("more_body") and len(chunk) <= max_bytes:
-        return chunk
-    return await _rest(chunk, receive, max_bytes)
-
-
-async def _rest(first: bytes, receive: Receive, max_bytes: int) -> bytes:
-    chunks, size, more = [first], len(first), True
-    while more and size <= max_bytes:
-        message = await receive()
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        more = message.get("more_body", False)
-    if size > max_bytes:
-        raise _too_large(size, max_bytes)
-    return b"".join(chunks)
-
-
-def _too_large(found: int, max_bytes: int) -> Refused:
-    return Refused(
-        "too-large",
-        f"the request body has {found} bytes or more, expected at most {max_bytes}; send fewer rows at once",
-    )
+def _too_late(seconds: float, model: str, *, arrived: bool) -> Refused:
+    if arrived:
+        return Refused("unavailable", f"model {model!r} did not answer within {seconds:g} s; send fewer rows at once")
+    return Refused("too-slow", f"the request body did not arrive within {seconds:g} s; send it again")
 
 
 def _trace(scope: Scope) -> bytes | None:
@@ -218,16 +254,25 @@ def _trace(scope: Scope) -> bytes | None:
     return None
 
 
-async def _send(send: Send, status: int, body: bytes, *, close: bool = False) -> None:
+async def _send(send: Send, wire: Wire) -> None:
+    length = (b"content-length", str(len(wire.body)).encode())
+    if wire.json_bytes is None:
+        headers = [_JSON, length]
+    else:
+        headers = [_BINARY, length, (bodies.HEADER_LENGTH, str(wire.json_bytes).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": wire.body})
+
+
+async def _refuse(send: Send, refused: Refused) -> None:
+    body = _ENCODE({"error": refused.sentence})
     headers = [_JSON, (b"content-length", str(len(body)).encode())]
-    if close:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if refused.kind in {"busy", "unavailable"}:
+        headers.append(_RETRY)
+    if refused.kind in {"busy", "too-large", "too-slow", "unsupported"}:  # the rest of the body is not read
+        headers.append(_CLOSE)
+    await send({"type": "http.response.start", "status": STATUS[refused.kind], "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _error(refused: Refused) -> bytes:
-    return _ENCODE({"error": refused.sentence})
 
 
 def _json(status: int, content: Any) -> Response:
@@ -243,13 +288,13 @@ async def refused(_: Request, error: Exception) -> Response:
 
 async def not_found(request: Request, _: Exception) -> Response:
     """A path that is none of ours."""
-    sentence = f"nothing is at {request.url.path}; see /openapi.json for the paths of this service"
+    sentence = f"nothing is at {brief(request.url.path)}; see /openapi.json for the paths of this service"
     return _json(404, {"error": sentence})
 
 
 async def not_allowed(request: Request, error: Exception) -> Response:
     """A method that the path does not have."""
-    sentence = f"{request.method} is not a method of {request.url.path}; see /openapi.json"
+    sentence = f"{request.method} is not a method of {brief(request.url.path)}; see /openapi.json"
     response = _json(405, {"error": sentence})
     response.headers.update(getattr(error, "headers", None) or {})
     return response

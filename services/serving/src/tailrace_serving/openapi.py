@@ -22,15 +22,27 @@ _ENTITY = {**_IDENTIFIER, "description": "who the question is about; the same en
 _REFUSALS = {
     400: "not a request of this form: broken JSON, a wrong name, shape or datatype",
     404: "no such model, or the version is not served",
+    408: "the body did not arrive in time",
     413: "the body or the number of rows is over the limit",
+    415: "the body has a content encoding",
     422: "a value that the model's spec refuses: missing, not finite, out of limits, unseen",
+    429: "too many requests at once; `Retry-After` says when to try again",
     503: "no champion yet, or it cannot answer, or the prediction could not be recorded as the model requires",
+}
+
+_BINARY = "application/octet-stream"
+_HEADER_LENGTH = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "binary tensors follow the JSON, which has so many bytes; without it the body is JSON",
 }
 
 
 def document(max_body_bytes: int, max_rows: int) -> dict[str, Any]:
     """The document, with this deployment's limits in it."""
-    infer = _answering("Answer an inference request", "InferRequest", "InferResponse")
+    infer = _with_binary(_answering("Answer an inference request", "InferRequest", "InferResponse"))
     predict = _answering("Answer rows of features by name", "PredictRequest", "PredictResponse")
     return {
         "openapi": "3.1.0",
@@ -54,8 +66,10 @@ def document(max_body_bytes: int, max_rows: int) -> dict[str, Any]:
             "/v2/models/{model}/versions/{version}/ready": {
                 "get": _reading("Whether the version answers", "ModelReady", (404, 503), _MODEL, _VERSION)
             },
-            "/v2/models/{model}/infer": {"post": {**infer, "parameters": [_MODEL]}},
-            "/v2/models/{model}/versions/{version}/infer": {"post": {**infer, "parameters": [_MODEL, _VERSION]}},
+            "/v2/models/{model}/infer": {"post": {**infer, "parameters": [_MODEL, _HEADER_LENGTH]}},
+            "/v2/models/{model}/versions/{version}/infer": {
+                "post": {**infer, "parameters": [_MODEL, _VERSION, _HEADER_LENGTH]}
+            },
             "/v1/models/{model}/predict": {"post": {**predict, "parameters": [_MODEL]}},
         },
         "components": {"schemas": _schemas()},
@@ -77,6 +91,17 @@ def _answering(summary: str, request: str, response: str) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": _reference(request)}}},
         "responses": {"200": _content("the answers", response), **refusals},
     }
+
+
+def _with_binary(operation: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the binary tensor extension: JSON and then bytes, both ways."""
+    both = {"description": "the JSON of an inference, then the binary tensors", "schema": {"format": "binary"}}
+    operation["requestBody"]["content"][_BINARY] = both
+    operation["responses"]["200"]["content"][_BINARY] = both
+    operation["responses"]["200"]["headers"] = {
+        "Inference-Header-Content-Length": {"schema": {"type": "integer"}, "description": "where binary outputs follow"}
+    }
+    return operation
 
 
 def _content(description: str, schema: str) -> dict[str, Any]:
@@ -139,10 +164,26 @@ def _schemas() -> dict[str, Any]:
                     },
                     "entity": _ENTITY,
                     "time": _TIME,
+                    "binary_data_output": {**truth, "description": "all outputs behind the JSON, as bytes"},
                 },
             },
-            inputs={"type": "array", "minItems": 1, "items": _object(**tensor)},
-            outputs={"type": "array", "items": _object(name={"enum": ["prediction", "probability", "prediction_id"]})},
+            inputs={
+                "type": "array",
+                "minItems": 1,
+                "items": _object(
+                    ("name", "datatype", "shape"),
+                    **tensor,
+                    parameters={"type": "object", "properties": {"binary_data_size": {**whole, "minimum": 0}}},
+                ),
+            },
+            outputs={
+                "type": "array",
+                "items": _object(
+                    ("name",),
+                    name={"enum": ["prediction", "probability", "prediction_id"]},
+                    parameters={"type": "object", "properties": {"binary_data": truth}},
+                ),
+            },
         ),
         "InferResponse": _object(
             ("model_name", "model_version", "parameters", "outputs"),
@@ -150,7 +191,10 @@ def _schemas() -> dict[str, Any]:
             model_name=text,
             model_version=text,
             parameters=parameters,
-            outputs={"type": "array", "items": _object(**tensor)},
+            outputs={
+                "type": "array",
+                "items": _object(("name", "datatype", "shape"), **tensor, parameters=parameters),
+            },
         ),
         "PredictRequest": {
             **_object(

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from tailrace_contracts.events import Arm, FeatureValue
 from tailrace_contracts.spec import ModelSpec
 from tailrace_serving.domain.features import FeatureRules
-from tailrace_serving.domain.refusal import Refused
+from tailrace_serving.domain.refusal import Refused, brief
 
 
 class ArmAnswer(Protocol):
@@ -110,7 +110,7 @@ class Arms:
                 return member
         deployed = ", ".join(f"{loaded.label} ({arm})" for arm, loaded in self.members()) or "none"
         raise Refused(
-            "unknown", f"version {wanted!r} of model {self.model!r} is not served; versions served now: {deployed}"
+            "unknown", f"version {brief(wanted)} of model {self.model!r} is not served; versions served now: {deployed}"
         )
 
     def others(self, served: Loaded) -> list[Member]:
@@ -152,7 +152,7 @@ class Table:
         arms = self._arms.get(model)
         if arms is None:
             known = ", ".join(sorted(self._arms)[:12]) or "none"
-            raise Refused("unknown", f"model {model!r} is unknown; models known here: {known}")
+            raise Refused("unknown", f"model {brief(model)} is unknown; models known here: {known}")
         return arms
 
     def swap(self, arms: Arms) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tailrace_contracts.events import FeatureValue
 from tailrace_contracts.spec import CategoricalFeature, ModelSpec, NumericalFeature
-from tailrace_serving.domain.refusal import Refused
+from tailrace_serving.domain.refusal import Refused, brief
 
 Features = dict[str, FeatureValue]
 
@@ -146,7 +146,7 @@ class FeatureRules:
     def unknown(self, name: str, where: str = "") -> Refused:
         """The refusal of a feature that the model does not have."""
         return Refused(
-            "malformed", f"{where}feature {name!r} is unknown; model {self._model!r} expects {listed(self.names)}"
+            "malformed", f"{where}feature {brief(name)} is unknown; model {self._model!r} expects {listed(self.names)}"
         )
 
     def example(self) -> Features:
@@ -170,8 +170,5 @@ def _missing(name: str, where: str, expected: str) -> Refused:
     return Refused("unacceptable", f"{where}feature {name!r} is missing, expected {expected}")
 
 
-def _shown(value: object, most: int = 60) -> str:
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+def _shown(value: object) -> str:
+    return "NaN" if isinstance(value, float) and math.isnan(value) else brief(value)

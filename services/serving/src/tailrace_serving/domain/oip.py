@@ -2,8 +2,8 @@
 
 One named tensor for each feature, of shape [n] or [n, 1], its data flat or nested: any numeric datatype or BOOL for a
 numerical feature, BYTES for a categorical one; `null` where a value is missing. Out come `prediction` INT64,
-`probability` FP64 and `prediction_id` BYTES, each [n]. The binary tensor extension is not spoken: as the protocol
-allows, a request for binary outputs is answered in JSON.
+`probability` FP64 and `prediction_id` BYTES, each [n]. Values that travel as bytes are `binary`'s business; here they
+are in `data` already.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tailrace_contracts.spec import CategoricalFeature
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Member
 from tailrace_serving.domain.features import FeatureRules, listed
 from tailrace_serving.domain.question import Question, entity, identifiers, moment
-from tailrace_serving.domain.refusal import Refused
+from tailrace_serving.domain.refusal import Refused, brief
 
 OUTPUTS = {"prediction": "INT64", "probability": "FP64", "prediction_id": "BYTES"}
 
@@ -33,6 +33,13 @@ class Parameters(msgspec.Struct):
     prediction_ids: Any = None
     entity: Any = None
     time: Any = None
+    binary_data_output: bool | None = None
+
+
+class TensorParameters(msgspec.Struct):
+    """How an input's values come."""
+
+    binary_data_size: int | None = None
 
 
 class Tensor(msgspec.Struct):
@@ -41,13 +48,21 @@ class Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
+    parameters: TensorParameters | None = None
+
+
+class OutputParameters(msgspec.Struct):
+    """How the caller wants an output's values."""
+
+    binary_data: bool | None = None
 
 
 class WantedOutput(msgspec.Struct):
     """One output that the caller asks for."""
 
     name: str
+    parameters: OutputParameters | None = None
 
 
 class InferRequest(msgspec.Struct):
@@ -61,12 +76,12 @@ class InferRequest(msgspec.Struct):
 
 def question(request: InferRequest, rules: FeatureRules, max_rows: int) -> Question:
     """The question in a request. Raises Refused."""
-    count = _count(request.inputs, max_rows)
+    count = rows_of(request.inputs, max_rows)
     _check_outputs(request.outputs)
     columns: dict[str, list[Any]] = {}
     for tensor in request.inputs:
         if tensor.name in columns:
-            raise Refused("malformed", f"input {tensor.name!r} is given twice, expected each feature once")
+            raise Refused("malformed", f"input {brief(tensor.name)} is given twice, expected each feature once")
         columns[tensor.name] = _column(tensor, count, rules)
     if count == 1:
         rows = [rules.row({name: column[0] for name, column in columns.items()})]
@@ -86,7 +101,8 @@ def question(request: InferRequest, rules: FeatureRules, max_rows: int) -> Quest
     )
 
 
-def _count(tensors: list[Tensor], max_rows: int) -> int:
+def rows_of(tensors: list[Tensor], max_rows: int) -> int:
+    """The number of rows that all inputs have. Raises Refused."""
     if not tensors:
         raise Refused("malformed", "inputs is empty, expected one tensor for each feature")
     counts: dict[int, str] = {}
@@ -94,13 +110,15 @@ def _count(tensors: list[Tensor], max_rows: int) -> int:
         shape = tensor.shape
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)) or shape[0] < 1:
             raise Refused(
-                "malformed", f"input {tensor.name!r} has shape {shape}, expected [n] or [n, 1] with n of 1 or more"
+                "malformed",
+                f"input {brief(tensor.name)} has shape {brief(shape)}, expected [n] or [n, 1] with n of 1 or more",
             )
         counts.setdefault(shape[0], tensor.name)
     if len(counts) > 1:
         (one, name), (other, other_name), *_ = counts.items()
         raise Refused(
-            "malformed", f"input {other_name!r} has {other} rows and {name!r} has {one}, expected the same number"
+            "malformed",
+            f"input {brief(other_name)} has {brief(other)} rows and {brief(name)} has {brief(one)}, expected the same number",
         )
     count = next(iter(counts))
     check_rows(count, max_rows)
@@ -110,7 +128,9 @@ def _count(tensors: list[Tensor], max_rows: int) -> int:
 def check_rows(count: int, max_rows: int) -> None:
     """Refuse more rows than one request may have."""
     if count > max_rows:
-        raise Refused("too-large", f"the request has {count} rows, expected at most {max_rows}; send several requests")
+        raise Refused(
+            "too-large", f"the request has {brief(count)} rows, expected at most {max_rows}; send several requests"
+        )
 
 
 def _column(tensor: Tensor, count: int, rules: FeatureRules) -> list[Any]:
@@ -118,27 +138,34 @@ def _column(tensor: Tensor, count: int, rules: FeatureRules) -> list[Any]:
     if feature is None:
         raise rules.unknown(tensor.name)
     data = tensor.data
+    if data is None:
+        raise Refused(
+            "malformed", f"input {brief(tensor.name)} has no data, expected {count} values for shape {tensor.shape}"
+        )
     if data and type(data[0]) is list:
         data = [_alone(each, tensor) for each in data]
     if len(data) != count:
         raise Refused(
-            "malformed", f"input {tensor.name!r} has {len(data)} values, expected {count} for shape {tensor.shape}"
+            "malformed", f"input {brief(tensor.name)} has {len(data)} values, expected {count} for shape {tensor.shape}"
         )
     fits = _fits_words if isinstance(feature, CategoricalFeature) else _fits_numbers(tensor.datatype)
     if fits is None or (fits is _fits_words and tensor.datatype != "BYTES"):
         expected = "BYTES" if fits is _fits_words else "FP64, FP32, INT64, INT32 or BOOL"
-        raise Refused("malformed", f"input {tensor.name!r} has datatype {tensor.datatype!r}, expected {expected}")
+        raise Refused(
+            "malformed", f"input {brief(tensor.name)} has datatype {brief(tensor.datatype)}, expected {expected}"
+        )
     for value in data:
         if not fits(value):
             raise Refused(
-                "malformed", f"input {tensor.name!r} holds {_brief(value)}, expected data of datatype {tensor.datatype}"
+                "malformed",
+                f"input {brief(tensor.name)} holds {brief(value)}, expected data of datatype {tensor.datatype}",
             )
     return data
 
 
 def _alone(value: Any, tensor: Tensor) -> Any:
     if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list):
-        raise Refused("malformed", f"input {tensor.name!r} is nested otherwise than its shape {tensor.shape} says")
+        raise Refused("malformed", f"input {brief(tensor.name)} is nested otherwise than its shape {tensor.shape} says")
     return value[0]
 
 
@@ -166,15 +193,14 @@ def _is_bool(value: object) -> bool:
     return type(value) is bool or value is None
 
 
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
 def _check_outputs(wanted: list[WantedOutput] | None) -> None:
+    seen: set[str] = set()
     for output in wanted or ():
         if output.name not in OUTPUTS:
-            raise Refused("malformed", f"output {output.name!r} is unknown, expected {listed(tuple(OUTPUTS))}")
+            raise Refused("malformed", f"output {brief(output.name)} is unknown, expected {listed(tuple(OUTPUTS))}")
+        if output.name in seen:
+            raise Refused("malformed", f"output {output.name!r} is asked for twice, expected each once")
+        seen.add(output.name)
 
 
 def response(

@@ -9,7 +9,7 @@ import msgspec
 
 from tailrace_serving.domain.features import Row
 from tailrace_serving.domain.prediction_event import in_utc
-from tailrace_serving.domain.refusal import Refused
+from tailrace_serving.domain.refusal import Refused, brief
 
 MAX_IDENTIFIER = 128
 
@@ -72,7 +72,7 @@ def moment(value: object, where: str = "") -> datetime | None:
     """An RFC 3339 time with an offset, in UTC, if one is given. Raises Refused."""
     if value is None:
         return None
-    sentence = f"{where}time is {value!r}, expected RFC 3339 with an offset such as 2026-01-31T12:00:00Z"
+    sentence = f"{where}time is {brief(value)}, expected RFC 3339 with an offset such as 2026-01-31T12:00:00Z"
     if not isinstance(value, str):
         raise Refused("malformed", sentence)
     try:

@@ -1,0 +1,76 @@
+"""A request's body as it comes over the wire: read no further than its limit, and told apart into JSON and bytes.
+
+A length that the client announces is believed only where it is too large; what counts is what arrives. A client that
+goes away in the middle has asked nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from starlette.types import Receive, Scope
+
+from tailrace_serving.domain.refusal import Refused, brief
+
+HEADER_LENGTH = b"inference-header-content-length"
+
+
+class WentAway(Exception):  # noqa: N818 — a fact, as in the runtime's errors
+    """The client closed the connection before its request was whole: there is nobody to answer."""
+
+
+class Body(NamedTuple):
+    """The JSON, and the bytes behind it; None where the request has the form that is only JSON."""
+
+    json: bytes
+    binary: bytes | None
+
+
+async def read(scope: Scope, receive: Receive, max_bytes: int) -> Body:
+    """The whole body. Raises Refused over the limit or for an encoding that is not spoken, and WentAway."""
+    json_length: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > max_bytes:
+            raise _too_large(value[:20].decode(), max_bytes)
+        if name == HEADER_LENGTH:
+            json_length = value
+        if name == b"content-encoding" and value != b"identity":
+            raise Refused(
+                "unsupported", f"the request body is encoded as {brief(value.decode('latin-1'))}, expected no encoding"
+            )
+    body = await _whole(receive, max_bytes)
+    return Body(body, None) if json_length is None else _parted(body, json_length)
+
+
+async def _whole(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise WentAway
+        chunk = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(str(size), max_bytes)
+        if not message.get("more_body"):
+            return chunk if len(chunks) == 1 else b"".join(chunks)
+
+
+def _parted(body: bytes, json_length: bytes) -> Body:
+    found = int(json_length) if json_length.isdigit() and len(json_length) < 20 else -1
+    if not 0 < found <= len(body):
+        raise Refused(
+            "malformed",
+            f"the header Inference-Header-Content-Length is {brief(json_length.decode('latin-1'))},"
+            f" expected 1 to {len(body)}, the bytes of the JSON in the body",
+        )
+    return Body(body[:found], body[found:])
+
+
+def _too_large(found: str, max_bytes: int) -> Refused:
+    return Refused(
+        "too-large",
+        f"the request body has {found} bytes or more, expected at most {max_bytes}; send fewer rows at once",
+    )
