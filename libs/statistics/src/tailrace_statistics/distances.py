@@ -4,7 +4,7 @@ The reference cuts a column into cells once, and every distance is a function of
 few for a window that has come, thousands at a time where thresholds are calibrated (`calibration`). A numerical column
 is cut at its hundredths, finer towards both ends, read from its sketch; the binned distances put the cells together
 to ten bins at the deciles, fewer where values repeat. A categorical column has a cell for each category of the
-reference and one for everything else. Missing values take no part: their share, and that of unseen values, is a test of
+reference, one for the spec's other categories, and one for unseen values. Missing values take no part: their share, and that of unseen values, is a test of
 its own. A column without values is at distance 0: there is nothing to compare, and monitoring asks for a least number
 of examples first.
 
@@ -78,7 +78,7 @@ class Cells:
         """Cut the column. Raises SketchInvalid for damaged quantiles."""
         if isinstance(reference, CategoricalSummary):
             names = tuple(sorted(reference.counts))
-            return cls(reference, names=names, bins=np.arange(len(names) + 1))
+            return cls(reference, names=names, bins=np.arange(len(names) + 2))
         sketch = sketches.from_text(reference.quantiles)
         if sketch.is_empty():
             return cls(reference)
@@ -98,7 +98,7 @@ class Cells:
     @property
     def size(self) -> int:
         """How many cells there are."""
-        return len(self.names or self.points) + 1
+        return len(self.points) + 1 if self.is_numerical else len(self.names) + 2
 
     @property
     def is_numerical(self) -> bool:
@@ -109,7 +109,7 @@ class Cells:
         """How many of a column's values lie in each cell. Raises TypeError for a column of another type."""
         if isinstance(summary, CategoricalSummary) and not self.is_numerical:
             named = [summary.counts.get(name, 0) for name in self.names]
-            return np.array([*named, summary.count - sum(named)], dtype=np.float64)
+            return np.array([*named, summary.count - sum(named) - summary.unseen, summary.unseen], dtype=np.float64)
         if isinstance(summary, NumericalSummary) and self.is_numerical:
             sketch = sketches.from_text(summary.quantiles)
             if sketch.is_empty() or not len(self.points):
@@ -127,8 +127,8 @@ class Cells:
             narrow = column.astype(np.float32)
             return np.asarray(np.where(np.isfinite(column), np.searchsorted(self.points, narrow), -1))
         known = {name: index for index, name in enumerate(self.names)}
-        other = len(self.names)
-        return np.array([-1 if value is None else known.get(str(value), other) for value in values], dtype=np.int64)
+        unseen = len(self.names) + 1
+        return np.array([-1 if value is None else known.get(str(value), unseen) for value in values], dtype=np.int64)
 
     def distance(self, kind: DistanceKind, window: ColumnSummary) -> float:
         """The distance of a window's column from the reference's own. Raises TypeError where they do not fit."""
