@@ -57,7 +57,7 @@ def counted(selected: dict[str, tuple[int, int]], attribute: str = "quay") -> Co
 def test_intersections_of_protected_attributes_are_counted() -> None:
     """A group that is treated badly only where two attributes meet would never be seen."""
     examples = [
-        asked(n, n % 2, n % 3 == 0, quay="north" if n % 4 else "south", flag="red" if n % 5 else "blue")
+        asked(n, n % 2, int(n % 3 == 0), quay="north" if n % 4 else "south", flag="red" if n % 5 else "blue")
         for n in range(40)
     ]
     cohort = cohort_of(spec_of("quay", "flag"), *examples)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tailrace_contracts.events import (
     Event,
     EventParked,
     ExampleLabelled,
+    Mute,
+    MutesChanged,
     PerformanceMeasured,
     SpecApplied,
     TrainingRequested,
@@ -285,3 +288,53 @@ async def test_roles_can_run_apart(deployed: Deployment, database: str) -> None:
         assert await connection.fetchval("select count(*) from watches") == 1
     finally:
         await connection.close()
+
+
+def mutes(sequence: int, until: datetime) -> MutesChanged:
+    """All performance alerts of `tide` are muted until then."""
+    mute = Mute(
+        mute_id="m",
+        kinds=("performance",),
+        owner="ada",
+        reason="the gauge is being replaced",
+        muted_by="ada",
+        since=datetime.now(UTC) - timedelta(minutes=1),
+        until=until,
+    )
+    return MutesChanged(model=MODEL, sequence=sequence, mutes=(mute,), time=NOW)
+
+
+async def test_a_muted_alert_arrives_marked_and_the_next_one_after_its_end_is_heard(deployed: Deployment) -> None:
+    """A mute would lose alerts, would not keep monitoring from asking for trainings, or would never end."""
+    spec = tide_spec(
+        monitors={"window_days": 30, "performance": {"min_accuracy": 0.95}, "concept_drift": None},
+        retraining={"after": ["performance"], "settle_examples": 0},
+        learners={"batch": {"min_examples": 20, "max_examples": 200}},
+    )
+    await deployed.tell("model-specs", SpecApplied(model=MODEL, spec_revision=1, spec=spec, applied_by="me", time=NOW))
+    await deployed.tell("model-versions", version(1, "champion"), key=f"{MODEL}/1")
+    await deployed.tell("deployments", deployment(1, 1))
+    await deployed.tell("alert-mutes", mutes(1, datetime.now(UTC) + timedelta(days=1)))
+    await deployed.start()
+    await deployed.tell("labelled-examples", *examples(range(100)))
+    muted = await eventually(lambda: deployed.of(AlertRaised), seconds=60)
+    assert {(each.kind, each.muted_by, each.mute_id, each.led_to) for each in muted} == {
+        ("performance", "ada", "m", "")
+    }
+    await eventually(lambda: all_counted(deployed, 100), seconds=60)
+    assert deployed.of(TrainingRequested) == []
+    page = (await deployed.get(f"/api/models/{MODEL}")).json()
+    assert {each["mute_id"] for each in page["alerts"]} == {"m"}
+    assert [each["owner"] for each in page["mutes"]] == ["ada"]
+
+    end = datetime.now(UTC) + timedelta(seconds=2)
+    await deployed.tell("alert-mutes", mutes(2, end))
+    await eventually(lambda: datetime.now(UTC) > end, seconds=20)
+    await deployed.tell("labelled-examples", *examples(range(100, 250)))
+    (request, *_) = await eventually(lambda: deployed.of(TrainingRequested), seconds=60)
+    heard = await eventually(lambda: [each for each in deployed.of(AlertRaised) if not each.muted_by], seconds=60)
+    assert request.run_id == heard[0].led_to
+    metrics = (await deployed.get("/metrics")).text
+    assert (
+        f'tailrace_muted_alerts_total{{kind="performance",model="tide",service="monitoring"}} {len(muted)}.0' in metrics
+    )

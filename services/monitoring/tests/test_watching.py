@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from tailrace_contracts.events import (
     ArmsCompared,
     Event,
     ExampleLabelled,
+    Mute,
     NumericalSummary,
     PerformanceMeasured,
     TrainingRequested,
@@ -32,6 +34,7 @@ from tailrace_monitoring.main import TOPICS_OUT
 from tailrace_monitoring.testing import (
     FIRST_DAY,
     MODEL,
+    NOW,
     FixedGazette,
     FixedReferences,
     MemoryWatches,
@@ -308,6 +311,56 @@ async def test_unequal_selection_of_groups_alerts_when_the_cohort_closes(world: 
     await world.observe(knowledge(spec), unequal + later)
     (alert,) = await world.events(AlertRaised)
     assert (alert.kind, alert.subject, alert.value) == ("fairness", "quay", 1.0)
+
+
+def muting(**changes: Any) -> Mute:
+    """All alerts of the model, muted by ada for a year."""
+    fields: dict[str, Any] = {"mute_id": "m", "owner": "ada", "reason": "x", "muted_by": "ada"}
+    return Mute(**{**fields, "since": NOW - timedelta(days=1), "until": NOW + timedelta(days=365), **changes})
+
+
+@pytest.mark.parametrize(
+    ("mute", "muted"),
+    [
+        (muting(), True),
+        (muting(kinds=("performance", "fairness"), subjects=("version ?",)), True),
+        (muting(kinds=("fairness",)), False),
+        (muting(subjects=("version 2",)), False),
+        (muting(until=NOW), False),
+    ],
+)
+async def test_a_muted_alert_is_recorded_as_muted_and_asks_for_no_training(
+    world: World, mute: Mute, muted: bool
+) -> None:
+    """A mute would lose what happened, would mute something else, or would go on after its end."""
+    world.clock.advance((NOW - world.clock.now()).total_seconds())
+    monitors = {"window_days": 30, "performance": {"min_accuracy": 0.9}, "concept_drift": None}
+    spec = tide_spec(monitors=monitors, retraining={"settle_examples": 0})
+    known = knowledge(spec, deployment(1, 1), (version(1, "champion"),))
+    known = replace(known, mutes=(mute,))
+    await world.observe(known, served(range(200), 4))
+    alerts = [each for each in await world.events(AlertRaised) if each.kind == "performance"]
+    assert alerts
+    for alert in alerts:
+        assert (alert.muted_by, alert.muted_until, alert.mute_id) == (
+            ("ada", mute.until, "m") if muted else ("", None, "")
+        )
+    assert bool(await world.events(TrainingRequested)) != muted
+    assert all(not alert.led_to for alert in alerts) or not muted
+
+
+async def test_an_alert_that_goes_on_says_since_when(world: World) -> None:
+    """Each month's alert would look like a new trouble."""
+    spec = tide_spec(monitors={"window_days": 30, "performance": {"min_accuracy": 0.9}, "concept_drift": None})
+    known = knowledge(spec, deployment(1, 1), (version(1, "champion"),))
+    await world.observe(known, served(range(150), 4))
+    world.restarted()
+    await world.observe(known, served(range(150, 300), 4), 150)
+    alerts = [each for each in await world.events(AlertRaised) if each.kind == "performance"]
+    assert len(alerts) > 3
+    assert {each.since for each in alerts} == {alerts[0].since}
+    assert "as since" in alerts[-1].message
+    assert alerts[-1].derived_from != alerts[0].derived_from
 
 
 async def test_history_without_predictions_leads_to_the_first_training(world: World) -> None:

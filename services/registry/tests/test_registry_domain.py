@@ -58,7 +58,7 @@ def stages_of(model: Model) -> dict[int, Stage]:
 
 def after(model: Model, command: Command, reason: str = "") -> Decision:
     """What becomes of a command."""
-    return obey(model, a_command(command, reason=reason))
+    return obey(model, a_command(command, reason=reason), NOON)
 
 
 def registered(model: Model, run_id: str, *, continual: bool = False) -> Decision:
@@ -539,7 +539,7 @@ Step = Callable[[Model, int], tuple[Decision, Command | None]]
 
 
 def _commanded(command: Command, reason: str) -> Step:
-    return lambda model, n: (obey(model, a_command(command, command_id=f"c-{n}", reason=reason)), command)
+    return lambda model, n: (obey(model, a_command(command, command_id=f"c-{n}", reason=reason), NOON), command)
 
 
 def _trained(continual: bool, fits: bool) -> Step:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, get_args
 
 import pytest
 
 from tailrace_contracts.audit import verify_chain
 from tailrace_contracts.events import (
+    AlertKind,
     ApplySpec,
     AuditRecorded,
     DeploymentChanged,
     Event,
+    MuteAlerts,
+    MutesChanged,
     PromoteVersion,
     RejectVersion,
     RollbackModel,
@@ -22,6 +26,7 @@ from tailrace_contracts.events import (
     TrainingProgressed,
     TrainingRequested,
     TrainModel,
+    UnmuteAlerts,
     VersionChanged,
     decode,
 )
@@ -29,6 +34,7 @@ from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
 from tailrace_registry.adapters.rows import topics_out
 from tailrace_registry.app import batch_handlers
 from tailrace_registry.domain.commands import run_of
+from tailrace_registry.handlers import COMMANDS
 from tailrace_registry.main import TOPICS_IN, TOPICS_OUT
 from tailrace_registry.ports import Books, Shelf
 from tailrace_registry.testing import (
@@ -46,6 +52,8 @@ from tailrace_runtime.database import Database, provision
 from tailrace_runtime.testing import FixedClock, record
 from tailrace_testing import Postgres
 
+KINDS = ", ".join(get_args(AlertKind))
+
 
 class Desk:
     """Books with a topic before each of their handlers."""
@@ -54,7 +62,8 @@ class Desk:
         self.shelf = shelf
         self.published = published
         self.offsets: dict[str, int] = {}
-        self.handlers = batch_handlers(TOPICS_IN, books, FixedClock(NOON))
+        self.clock = FixedClock(NOON)
+        self.handlers = batch_handlers(TOPICS_IN, books, self.clock)
 
     async def tell(self, topic: str, *values: Event | bytes | None) -> list[Parked]:
         """Put events on a topic and have them handled as one batch; gives back what was parked."""
@@ -265,6 +274,78 @@ async def test_refusal_leaves_everything_as_it_was(desk: Desk) -> None:
     assert len(await desk.of(DeploymentChanged)) == 1
 
 
+def quiet(**changes: Any) -> MuteAlerts:
+    """Feature drift of the pressure, for a week."""
+    fields = {"kinds": ("feature-drift",), "subjects": ("pressure",), "owner": "ada", "until": NOON + timedelta(days=7)}
+    return MuteAlerts.model_validate({**fields, **changes})
+
+
+async def test_a_mute_is_announced_with_owner_reason_and_end_and_ended_by_its_id(desk: Desk) -> None:
+    """Alerts could not be muted, or nobody would know by whom, or they would stay muted for ever."""
+    await applied(desk)
+    await desk.tell("registry-commands", a_command(quiet(), command_id="m", reason="the sensor is replaced"))
+    (changed,) = await desk.of(MutesChanged)
+    (mute,) = changed.mutes
+    assert (mute.owner, mute.muted_by, mute.reason) == ("ada", "ada", "the sensor is replaced")
+    assert (mute.since, mute.until, mute.kinds, mute.subjects) == (
+        NOON,
+        NOON + timedelta(days=7),
+        ("feature-drift",),
+        ("pressure",),
+    )
+    answer = await desk.answer("m")
+    assert (answer.outcome, answer.action, answer.subject) == ("done", "mute-alerts", mute.mute_id)
+    assert "feature-drift alerts about pressure of rain are muted until 2026-03-08 12:00 UTC" in answer.reason
+    await desk.tell("registry-commands", a_command(UnmuteAlerts(mute_id=mute.mute_id), command_id="u"))
+    last = (await desk.of(MutesChanged))[-1]
+    assert (last.sequence, last.mutes) == (2, ())
+    model = await desk.shelf.model("rain")
+    assert model is not None
+    assert model.muting == last
+    await desk.tell("registry-commands", a_command(UnmuteAlerts(mute_id=mute.mute_id), command_id="again"))
+    refused = await desk.answer("again")
+    assert (refused.outcome, refused.reason) == (
+        "refused",
+        f"rain has no mute {mute.mute_id} in force; there is none",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "sentence"),
+    [
+        ({"until": NOON}, "x", "the mute would have ended already, at 2026-03-01 12:00 UTC; name an end in the future"),
+        (
+            {"until": NOON + timedelta(days=400)},
+            "x",
+            "the mute would last until 2027-04-05 12:00 UTC; name an end within",
+        ),
+        ({}, " ", "a mute needs a reason"),
+    ],
+)
+async def test_a_mute_without_a_sensible_end_or_reason_is_refused(
+    desk: Desk, changes: dict[str, Any], reason: str, sentence: str
+) -> None:
+    """Alerts would be muted for ever, and nobody would know why."""
+    await applied(desk)
+    await desk.tell("registry-commands", a_command(quiet(**changes), command_id="m", reason=reason))
+    answer = await desk.answer("m")
+    assert answer.outcome == "refused"
+    assert answer.reason.startswith(sentence)
+    assert await desk.of(MutesChanged) == []
+
+
+async def test_mutes_that_have_ended_leave_the_list_and_others_stay(desk: Desk) -> None:
+    """The list would grow for ever, or a second mute would end the first."""
+    await applied(desk)
+    short = quiet(until=NOON + timedelta(hours=1))
+    for name, command in (("short", short), ("long", quiet())):
+        await desk.tell("registry-commands", a_command(command, command_id=name, reason="x"))
+    assert len((await desk.of(MutesChanged))[-1].mutes) == 2
+    desk.clock.advance(2 * 3600)
+    await desk.tell("registry-commands", a_command(quiet(kinds=("fairness",)), command_id="third", reason="x"))
+    assert [each.kinds for each in (await desk.of(MutesChanged))[-1].mutes] == [("feature-drift",), ("fairness",)]
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
@@ -275,8 +356,13 @@ async def test_refusal_leaves_everything_as_it_was(desk: Desk) -> None:
         ({"command": "promote", "version": "two"}, "the command promote needs a version, a whole number from 1"),
         (
             {"command": "delete"},
-            "the registry knows apply-spec, promote, reject, rollback, pause, resume and train, and not delete",
+            f"the registry knows {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]}, and not delete",
         ),
+        (
+            {"command": "mute-alerts", "kinds": ["drift"], "owner": "ada", "until": "2026-04-01T00:00:00Z"},
+            f"the command mute-alerts needs an owner and an end (until, a time with its offset); its kinds are {KINDS}",
+        ),
+        ({"command": "unmute-alerts"}, "the command unmute-alerts needs a mute_id"),
         (
             "promote 3",
             "the command is not one that the registry knows; check it against the schema of command-issued",

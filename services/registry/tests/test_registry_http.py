@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 import pytest
 
-from tailrace_contracts.events import ApplySpec, Event, PromoteVersion
+from tailrace_contracts.events import ApplySpec, Event, MuteAlerts, PromoteVersion
 from tailrace_contracts.ranges import LogRanges
 from tailrace_registry.app import batch_handlers
 from tailrace_registry.domain.model import Model
@@ -175,3 +176,19 @@ async def test_database_that_is_away_is_503() -> None:
     assert answer.status_code == 503
     assert answer.json() == {"error": "the registry's database does not answer; try again"}
     assert answer.headers["retry-after"] == "1"
+
+
+async def test_mutes_can_be_read(api: httpx.AsyncClient) -> None:
+    """Whoever wonders about the silence could not find out who wanted it."""
+    assert (await api.get("/v1/models/rain/mutes")).json() == {"model": "rain", "sequence": 0, "mutes": []}
+    assert (await api.get("/v1/models/snow/mutes")).status_code == 404
+    books = MemoryBooks()
+    mute = MuteAlerts(owner="ada", until=NOON + timedelta(days=1))
+    await told(
+        books,
+        ("registry-commands", a_command(ApplySpec(spec=a_spec()), command_id="apply")),
+        ("registry-commands", a_command(mute, command_id="m", reason="a fair")),
+    )
+    async with reading(books) as client:
+        found = (await client.get("/v1/models/rain/mutes")).json()
+    assert (found["sequence"], found["mutes"][0]["owner"], found["mutes"][0]["reason"]) == (1, "ada", "a fair")

@@ -9,6 +9,7 @@ and the other way round. Times are RFC 3339 with an offset. Derived events name 
 from __future__ import annotations
 
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
@@ -39,6 +40,7 @@ Arm = Literal["champion", "canary", "shadow", "external"]
 Line = Literal["batch", "continual"]
 """Where a version comes from: trainings in batch, or a learner that goes on."""
 
+AlertKind = Literal["feature-drift", "concept-drift", "performance", "fairness", "data-quality"]
 Stage = Literal["registered", "shadow", "canary", "champion", "rejected", "rolled-back", "retired"]
 
 
@@ -542,15 +544,51 @@ class AlertRaised(Event):
     type: Literal["alert-raised"] = "alert-raised"
     alert_id: Identifier
     model: Name
-    kind: Literal["feature-drift", "concept-drift", "performance", "fairness", "data-quality"]
+    kind: AlertKind
     subject: str = Field(description="the feature, version or group that moved")
     statistic: str
     value: float
     threshold: float
     since: AwareDatetime
     message: str
-    led_to: str = ""
+    led_to: str = Field(default="", description="the run of the training that it asks for")
+    muted_by: str = Field(default="", description="who muted it; a muted alert asks for nothing and calls nobody")
+    muted_until: AwareDatetime | None = None
+    mute_id: str = ""
     derived_from: LogRanges
+    time: AwareDatetime
+
+
+class Mute(Value):
+    """Alerts of a model that nobody wants to hear of for a while: who answers for that, why, and until when."""
+
+    mute_id: Identifier
+    kinds: tuple[AlertKind, ...] = Field(default=(), description="of these kinds; none: of every kind")
+    subjects: tuple[str, ...] = Field(
+        default=(), description="about these subjects, as shell patterns (`RAC1P*`); none: about every subject"
+    )
+    owner: str
+    reason: str
+    muted_by: str
+    since: AwareDatetime
+    until: AwareDatetime
+
+    def covers(self, kind: str, subject: str, moment: datetime) -> bool:
+        """Whether an alert at this moment is muted."""
+        return (
+            self.since <= moment < self.until
+            and (not self.kinds or kind in self.kinds)
+            and (not self.subjects or any(fnmatchcase(subject, pattern) for pattern in self.subjects))
+        )
+
+
+class MutesChanged(Event):
+    """All mutes of a model as they now stand (compacted by model); those that have ended go with the next change."""
+
+    type: Literal["mutes-changed"] = "mutes-changed"
+    model: Name
+    sequence: int = Field(ge=1)
+    mutes: tuple[Mute, ...] = ()
     time: AwareDatetime
 
 
@@ -602,8 +640,33 @@ class TrainModel(Value):
     command: Literal["train"] = "train"
 
 
+class MuteAlerts(Value):
+    """Stay quiet about these alerts until then. They are still found, recorded and shown, as muted."""
+
+    command: Literal["mute-alerts"] = "mute-alerts"
+    kinds: tuple[AlertKind, ...] = ()
+    subjects: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(default=(), max_length=50)
+    owner: str = Field(min_length=1, max_length=200, description="who answers for the silence")
+    until: AwareDatetime
+
+
+class UnmuteAlerts(Value):
+    """End a mute before its time."""
+
+    command: Literal["unmute-alerts"] = "unmute-alerts"
+    mute_id: Identifier
+
+
 Command = Annotated[
-    ApplySpec | PromoteVersion | RejectVersion | RollbackModel | PauseRollout | ResumeRollout | TrainModel,
+    ApplySpec
+    | PromoteVersion
+    | RejectVersion
+    | RollbackModel
+    | PauseRollout
+    | ResumeRollout
+    | TrainModel
+    | MuteAlerts
+    | UnmuteAlerts,
     Field(discriminator="command"),
 ]
 
@@ -680,6 +743,7 @@ EVENTS: tuple[type[Event], ...] = (
     PerformanceMeasured,
     PerformanceEstimated,
     AlertRaised,
+    MutesChanged,
     CommandIssued,
     AuditRecorded,
     EventParked,
@@ -704,6 +768,7 @@ AnyEvent = Annotated[
     | PerformanceMeasured
     | PerformanceEstimated
     | AlertRaised
+    | MutesChanged
     | CommandIssued
     | AuditRecorded
     | EventParked,

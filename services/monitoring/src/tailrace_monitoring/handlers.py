@@ -92,7 +92,7 @@ async def _reference(
     try:
         return await watchers.references.columns(version.reference)
     except ReferenceUnusable as error:
-        sitting.watch.reference_unusable(version.version, str(error), window, watchers.clock.now())
+        sitting.watch.reference_unusable(version.version, str(error), window, known, watchers.clock.now())
         return {}
 
 

@@ -5,7 +5,7 @@ from tailrace_monitoring import app
 from tailrace_monitoring.consumers import WatchRole
 from tailrace_runtime.service import main
 
-ANNOUNCEMENTS = ("model-specs", "model-versions", "deployments", "training-progressed", "audit-entries")
+ANNOUNCEMENTS = ("model-specs", "model-versions", "deployments", "training-progressed", "audit-entries", "alert-mutes")
 TOPICS_IN: app.TopicsIn = {
     "labelled-examples": WatchRole.examples,
     "feature-statistics": WatchRole.windows,

@@ -8,9 +8,10 @@ its identity (command, run, evaluation, alert), wherever it then stands on its t
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from tailrace_contracts.events import (
+    AlertKind,
     AlertRaised,
     ApplySpec,
     ArmsCompared,
@@ -28,7 +29,8 @@ from tailrace_registry.domain.rollout import compare, heed, register, revised
 from tailrace_registry.ports import Entry
 from tailrace_runtime.errors import PoisonEvent
 
-COMMANDS = ("apply-spec", "promote", "reject", "rollback", "pause", "resume", "train")
+COMMANDS = ("apply-spec", "promote", "reject", "rollback", "pause", "resume", "train", "mute-alerts", "unmute-alerts")
+"""What can be asked for."""
 
 
 async def obey_command(issued: CommandIssued, entry: Entry, now: datetime) -> None:
@@ -39,7 +41,7 @@ async def obey_command(issued: CommandIssued, entry: Entry, now: datetime) -> No
     if await entry.answered(issued.command_id):
         return
     if model is not None:
-        decision = obey(model, issued)
+        decision = obey(model, issued, now)
     elif isinstance(issued.command, ApplySpec):
         decision = first_spec(issued.command.spec, issued)
     else:
@@ -73,6 +75,13 @@ def _fault_of(document: dict[str, Any]) -> str:
                 return str(error)
         case {"command": str(name)} if name in {"promote", "reject"}:
             return f"the command {name} needs a version, a whole number from 1"
+        case {"command": "mute-alerts"}:
+            return (
+                "the command mute-alerts needs an owner and an end (until, a time with its offset); "
+                f"its kinds are {', '.join(get_args(AlertKind))}"
+            )
+        case {"command": "unmute-alerts"}:
+            return "the command unmute-alerts needs a mute_id"
         case {"command": str(name)}:
             return f"the registry knows {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]}, and not {name}"
         case _:

@@ -19,6 +19,7 @@ from tailrace_contracts.events import (
     CanaryArm,
     DeploymentChanged,
     Event,
+    Mute,
     SpecApplied,
     Stage,
     VersionChanged,
@@ -104,6 +105,14 @@ class Deployments(BaseModel):
 
     model: str
     deployments: list[DeploymentChanged]
+
+
+class Mutes(BaseModel):
+    """Alerts that are muted. Those that have ended stand here until the next change; compare `until`."""
+
+    model: str
+    sequence: int
+    mutes: tuple[Mute, ...]
 
 
 class EvidenceLine(BaseModel):
@@ -203,6 +212,12 @@ def model_routes(shelf: Shelf) -> APIRouter:
             _missing(f"{model} has no version {version}")
         history = await shelf.audit(model, f"version {version}", 0, 1000)
         return VersionPage(version=found.versions[version], history=history)
+
+    @api.get("/models/{model}/mutes")
+    async def mutes(model: ModelName) -> Mutes:
+        """Which alerts are muted, by whom, why, and until when."""
+        muting = (await _find(shelf, model)).muting
+        return Mutes(model=model, sequence=muting.sequence if muting else 0, mutes=muting.mutes if muting else ())
 
     return api
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from tailrace_contracts.events import (
     DeploymentChanged,
     Event,
+    MutesChanged,
     SpecApplied,
     TrainingProgressed,
     VersionChanged,
@@ -16,7 +17,7 @@ from tailrace_runtime.follower import Follower
 from tailrace_runtime.records import Record
 from tailrace_runtime.settings import KafkaSettings
 
-TOPICS = ("model-specs", "model-versions", "deployments", "training-progressed")
+TOPICS = ("model-specs", "model-versions", "deployments", "training-progressed", "alert-mutes")
 
 
 class Announced:
@@ -26,6 +27,7 @@ class Announced:
         self._specs: dict[str, SpecApplied] = {}
         self._versions: defaultdict[str, dict[int, VersionChanged]] = defaultdict(dict)
         self._deployments: dict[str, DeploymentChanged] = {}
+        self._mutes: dict[str, MutesChanged] = {}
         self._finished: defaultdict[str, set[str]] = defaultdict(set)
         self._failed: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -39,6 +41,8 @@ class Announced:
                 self._versions[event.model][event.version] = event
             case DeploymentChanged():
                 self._deployments[event.model] = event
+            case MutesChanged():
+                self._mutes[event.model] = event
             case TrainingProgressed(stage="finished"):
                 self._finished[event.model].add(event.run_id)
             case TrainingProgressed(stage="failed"):
@@ -66,6 +70,7 @@ class Announced:
             versions=dict(versions),
             runs_over=finished | registered | frozenset(self._failed[name]),
             runs_finished=finished,
+            mutes=self._mutes[name].mutes if name in self._mutes else (),
         )
 
 

@@ -15,6 +15,7 @@ from tailrace_contracts.events import (
     AuditRecorded,
     DeploymentChanged,
     Event,
+    MutesChanged,
     SpecApplied,
     TrainingProgressed,
     VersionChanged,
@@ -53,6 +54,7 @@ _QUERIES = {
     ),
     "estimates": "select event from estimates where model = $1 order by start desc, arm, version limit 24",
     "alerts": "select event from alerts where model = $1 order by time desc, alert_id desc limit 40",
+    "mutes": "select event from facts where topic = 'alert-mutes' and model = $1",
     "requests": "select event from requests where model = $1 order by time desc limit 40",
     "progress": (
         "select event from facts where topic = 'training-progressed' and model = $1 order by \"offset\" desc limit 40"
@@ -86,7 +88,7 @@ class PostgresNotebook:
 def key_of(event: Event) -> str | None:
     """What an announcement is about: a later one with the same key replaces it. None: not kept."""
     match event:
-        case SpecApplied() | DeploymentChanged():
+        case SpecApplied() | DeploymentChanged() | MutesChanged():
             return event.model
         case VersionChanged():
             return f"{event.model}/{event.version}"

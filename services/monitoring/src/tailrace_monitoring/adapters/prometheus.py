@@ -28,7 +28,8 @@ INSTRUMENTS = (
         "Performance of the cohort that was estimated last: `bound` is value, lower or upper.",
         ("model", "arm", "version", "figure", "bound"),
     ),
-    Instrument("tailrace_alerts_total", "counter", "Alerts raised.", ("model", "kind")),
+    Instrument("tailrace_alerts_total", "counter", "Alerts raised that nobody has muted.", ("model", "kind")),
+    Instrument("tailrace_muted_alerts_total", "counter", "Alerts raised that somebody has muted.", ("model", "kind")),
 )
 
 
@@ -46,7 +47,8 @@ class PrometheusMeter:
         self._report_arms(watch)
         for event in changes.events:
             if isinstance(event, AlertRaised):
-                self._metrics.count("tailrace_alerts_total", model=model, kind=event.kind)
+                counter = "tailrace_muted_alerts_total" if event.muted_by else "tailrace_alerts_total"
+                self._metrics.count(counter, model=model, kind=event.kind)
             elif isinstance(event, ArmsCompared):
                 versions = {"champion": str(event.champion), "candidate": str(event.candidate)}
                 self._metrics.gauge("tailrace_comparison_difference", event.mean_difference, model=model, **versions)

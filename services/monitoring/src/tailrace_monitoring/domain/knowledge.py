@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tailrace_contracts.events import DeploymentChanged, VersionChanged
+from tailrace_contracts.events import AlertRaised, DeploymentChanged, Mute, VersionChanged
 from tailrace_contracts.spec import ModelSpec
 from tailrace_monitoring.domain.comparison import Trial
 
@@ -22,6 +22,13 @@ class Knowledge:
     """Batch runs that finished or failed, or whose version is registered."""
     runs_finished: frozenset[str] = frozenset()
     """Batch runs that made a candidate, registered yet or not."""
+    mutes: tuple[Mute, ...] = ()
+    """Alerts that nobody wants to hear of for a while, as the registry announced them."""
+
+    def mute_of(self, alert: AlertRaised) -> Mute | None:
+        """The mute that covers an alert when it is raised; of several the one that ends last."""
+        covering = [mute for mute in self.mutes if mute.covers(alert.kind, alert.subject, alert.time)]
+        return max(covering, key=lambda mute: mute.until, default=None)
 
     @property
     def champion(self) -> int | None:

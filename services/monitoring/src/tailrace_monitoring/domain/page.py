@@ -37,7 +37,8 @@ def model_page(row: Row, parts: dict[str, list[Row]]) -> Row:
         "groups": _groups(parts["groups"]),
         "window": _window(parts["window"]),
         "columns": _columns(row["spec"]["spec"], parts),
-        "alerts": [each["event"] for each in parts["alerts"]],
+        "alerts": _alerts(parts),
+        "mutes": [mute for each in parts["mutes"] for mute in each["event"]["mutes"]],
         "trainings": _trainings(parts),
         "audit": [each["event"] for each in parts["audit"]],
     }
@@ -156,6 +157,29 @@ def _columns(spec: Row, parts: dict[str, list[Row]]) -> list[Row]:
         for name in [*names, *others]
         if name in window or name in history
     ]
+
+
+def _alerts(parts: dict[str, list[Row]]) -> list[Row]:
+    """Alerts, newest first, each with what it led to by now: the training it asked for, and that one's version."""
+    stages = {each["event"]["run_id"]: each["event"]["stage"] for each in parts["progress"]}
+    requested = {each["event"]["run_id"]: "requested" for each in parts["requests"]}
+    versions = {each["event"]["run_id"]: each["event"] for each in parts["versions"]}
+    return [{**each["event"], "story": _story(each["event"], requested | stages, versions)} for each in parts["alerts"]]
+
+
+def _story(alert: Row, trainings: dict[str, str], versions: dict[str, Row]) -> Row | None:
+    """What an alert led to; the registry goes on acting on it long after it was raised."""
+    run_id = alert["led_to"]
+    if not run_id:
+        return None
+    version = versions.get(run_id)
+    return {
+        "run_id": run_id,
+        "training": trainings.get(run_id, "finished" if version else "awaited"),
+        "version": version["version"] if version else None,
+        "stage": version["stage"] if version else None,
+        "time": version["time"] if version else None,
+    }
 
 
 def _trainings(parts: dict[str, list[Row]]) -> list[Row]:

@@ -100,6 +100,7 @@ class ModelWatch:
                 self._example(placed, knowledge, now)
         self.state.marks = {name: seen.marks() for name, seen in self._seen.items()}
         self._close_cohorts(knowledge, now)
+        self.ask_for_training(knowledge, now)
         self.publish(knowledge, now)
 
     def _example(self, placed: Placed, knowledge: Knowledge, now: datetime) -> None:
@@ -225,9 +226,12 @@ class ModelWatch:
         return f"run-{self._tools.new_id()}"
 
     def _raise(self, alert: AlertRaised, knowledge: Knowledge, cause: Cause | None, since: int | None) -> None:
-        """Announce an alert, with the training that it leads to."""
-        led_to = ""
-        if cause is not None:
+        """Announce an alert, with the training that it leads to. One that is muted leads to nothing."""
+        led_to, mute = "", knowledge.mute_of(alert)
+        if mute is not None:
+            told = {"muted_by": mute.owner, "muted_until": mute.until, "mute_id": mute.mute_id}
+            alert = alert.model_copy(update=told)
+        elif cause is not None:
             run_id = self._new_run()
             pending = Pending(run_id=run_id, since=since, due=0, reason=alert.message, requested_by=f"{cause} alert")
             tried = knowledge.batch_candidate_on_trial and cause != "concept-drift"
@@ -409,10 +413,11 @@ class ModelWatch:
         self.state.drift.gather(window, period, self._tools.merge)
         return self.state.drift.period if window.window.start >= period.end else {}
 
-    def reference_unusable(self, version: int, reason: str, window: WindowSummarised, now: datetime) -> None:
+    def reference_unusable(
+        self, version: int, reason: str, window: WindowSummarised, knowledge: Knowledge, now: datetime
+    ) -> None:
         """The champion's reference cannot be read: say so, once for each version."""
         key = f"reference|{version}"
         if key not in self.state.drift.reported:
             self.state.drift.reported.append(key)
-            self.changes.events.append(alerts.no_reference(self._stamp(now), version, reason, window))
-            self.changes.touched = True
+            self._raise(alerts.no_reference(self._stamp(now), version, reason, window), knowledge, None, None)

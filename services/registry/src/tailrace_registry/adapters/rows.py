@@ -13,6 +13,7 @@ from tailrace_contracts.events import (
     AuditRecorded,
     DeploymentChanged,
     Event,
+    MutesChanged,
     SpecApplied,
     VersionChanged,
     decode,
@@ -23,12 +24,15 @@ from tailrace_runtime.records import Outgoing, outgoing
 Row = Mapping[str, Any]
 
 MODELS = """
-select m.name, m.spec_revision, m.predecessors, s.event as spec, d.event as deployment
+select m.name, m.spec_revision, m.predecessors, s.event as spec, d.event as deployment, q.event as muting
 from models m
 join specs s on s.model = m.name and s.revision = m.spec_revision
 left join lateral (
     select event from deployments where model = m.name order by sequence desc limit 1
 ) d on true
+left join lateral (
+    select event from mutes where model = m.name order by sequence desc limit 1
+) q on true
 """
 
 VERSIONS = "select model, version, fits, event from versions"
@@ -59,6 +63,7 @@ def model_of(row: Row, versions: Iterable[Row]) -> Model:
         deployment=deployment,
         standby=deployment.standby if deployment else None,
         paused=deployment.paused if deployment else {},
+        muting=event_of(MutesChanged, row["muting"]) if row["muting"] else None,
     )
 
 
@@ -88,6 +93,11 @@ def _deployment(event: DeploymentChanged) -> Statement:
     return Statement(sql, (event.model, event.sequence, event.model_dump_json(), event.time))
 
 
+def _mutes(event: MutesChanged) -> Statement:
+    sql = "insert into mutes (model, sequence, event, announced_at) values ($1, $2, $3, $4)"
+    return Statement(sql, (event.model, event.sequence, event.model_dump_json(), event.time))
+
+
 def _audit(event: AuditRecorded) -> Statement:
     sql = "insert into audit (sequence, model, command_id, entry) values ($1, $2, $3, $4)"
     return Statement(sql, (event.sequence, event.model, event.command_id, event.model_dump_json()))
@@ -101,6 +111,7 @@ def statements(events: Sequence[Event], misfits: frozenset[int]) -> list[Stateme
     stored: dict[type[Event], Callable[[Any], Statement]] = {
         SpecApplied: _spec,
         DeploymentChanged: _deployment,
+        MutesChanged: _mutes,
         AuditRecorded: _audit,
     }
     return done + [stored[type(event)](event) for event in events if type(event) in stored]

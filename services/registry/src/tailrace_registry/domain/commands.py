@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from tailrace_contracts.events import (
     ApplySpec,
     Command,
     CommandIssued,
     Evidence,
+    MuteAlerts,
     PauseRollout,
     PromoteVersion,
     RejectVersion,
     ResumeRollout,
     RollbackModel,
     TrainModel,
+    UnmuteAlerts,
 )
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import Decision, Model, inputs_of, refuse, stand
+from tailrace_registry.domain.mutes import mute_of, quieten
 from tailrace_registry.domain.rollout import crown, return_to
 
 
@@ -158,7 +162,7 @@ def train(model: Model, issued: CommandIssued) -> Decision:
     return asked.because(f"training {run_of(issued.command_id)} of {model.name} is requested", command_evidence(issued))
 
 
-def obey(model: Model, issued: CommandIssued) -> Decision:
+def obey(model: Model, issued: CommandIssued, now: datetime) -> Decision:
     """What becomes of a command to a model that has a spec."""
     match issued.command:
         case ApplySpec(spec=spec):
@@ -167,6 +171,8 @@ def obey(model: Model, issued: CommandIssued) -> Decision:
             return promote(model, number, issued)
         case RejectVersion(version=number):
             return reject(model, number, issued)
+        case MuteAlerts() | UnmuteAlerts():
+            return quieten(model, issued.command, issued, now)
         case plain:
             return _PLAIN[type(plain)](model, issued)
 
@@ -187,5 +193,9 @@ def subject_of(issued: CommandIssued) -> str:
             return f"version {version}"
         case ApplySpec():
             return "spec"
+        case MuteAlerts():
+            return mute_of(issued.command_id)
+        case UnmuteAlerts(mute_id=mute_id):
+            return mute_id
         case _:
             return "model"

@@ -19,6 +19,7 @@ from tailrace_contracts.events import (
     DeploymentChanged,
     Event,
     Evidence,
+    MutesChanged,
     SpecApplied,
     SpecTookEffect,
     TrainingRequested,
@@ -51,6 +52,9 @@ def announce(decision: Decision, head: Link, now: datetime, issued: CommandIssue
     deployment = _deployment(decision, now)
     if deployment is not None:
         model = replace(model, deployment=deployment)
+    muting = _muting(decision, now)
+    if muting is not None:
+        model = replace(model, muting=muting)
     entries = [_move_entry(decision, move, actor) for move in decision.moves]
     if issued is not None:
         entries.append(_command_entry(decision, issued))
@@ -59,6 +63,7 @@ def announce(decision: Decision, head: Link, now: datetime, issued: CommandIssue
         *_versions(decision),
         deployment,
         _training(decision, issued, now),
+        muting,
         *chained(entries, head, now),
     ]
     return Outcome(model, tuple(event for event in events if event is not None))
@@ -142,6 +147,14 @@ def _deployment(decision: Decision, now: datetime) -> DeploymentChanged | None:
         evidence=decision.evidence,
         time=now,
     )
+
+
+def _muting(decision: Decision, now: datetime) -> MutesChanged | None:
+    if decision.refused or decision.new_mutes is None:
+        return None
+    model = decision.model
+    sequence = model.muting.sequence + 1 if model.muting else 1
+    return MutesChanged(model=model.name, sequence=sequence, mutes=decision.new_mutes, time=now)
 
 
 def _training(decision: Decision, issued: CommandIssued | None, now: datetime) -> TrainingRequested | None:

@@ -21,7 +21,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tailrace_contracts.events import CanaryArm, DeploymentChanged, Evidence, Line, Stage, VersionChanged
+from tailrace_contracts.events import (
+    CanaryArm,
+    DeploymentChanged,
+    Evidence,
+    Line,
+    Mute,
+    MutesChanged,
+    Stage,
+    VersionChanged,
+)
 from tailrace_contracts.spec import ClassLabel, ModelSpec
 
 MAX_SHADOWS = 3
@@ -62,6 +71,13 @@ class Model:
     """The champion before this one, while it answers unseen and can return at once."""
     paused: Mapping[Line, str] = field(default_factory=dict)
     """Lines of which nothing is promoted automatically, and why."""
+    muting: MutesChanged | None = None
+    """The mutes as they were announced last."""
+
+    @property
+    def mutes(self) -> tuple[Mute, ...]:
+        """The mutes announced last, in force or ended."""
+        return self.muting.mutes if self.muting else ()
 
     def stage(self, version: int) -> Stage | None:
         """The stage of a version; None where there is no such version."""
@@ -170,6 +186,7 @@ class Decision:
     refused: bool = False
     new_spec: bool = False
     training: bool = False
+    new_mutes: tuple[Mute, ...] | None = None
 
     def enter(self, version: VersionChanged, why: str) -> Decision:
         """A version that was not known yet is registered."""
