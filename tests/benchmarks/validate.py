@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tailrace_contracts.events import ArmOutput, PredictionMade
@@ -115,7 +116,7 @@ async def validate(settings: IngestionSettings, count: int) -> tuple[float, floa
     stop.set()
     await task
     if await end_of(settings, settings.topic("predictions")) != count:
-        raise SystemExit("not every event was forwarded")
+        raise SystemExit(f"not every event was forwarded: {await end_of(settings, settings.topic('predictions'))}")
     return (count - first) / seconds, used / (count - first) * 1e6
 
 
@@ -143,4 +144,4 @@ async def run(count: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=int, default=200_000)
-    asyncio.run(run(parser.parse_args().events))
+    uvloop.run(run(parser.parse_args().events))

@@ -10,7 +10,7 @@ from tailrace_runtime.database import Database
 from tailrace_runtime.errors import DeliveryFailed
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.outbox import Relay, applied_through, enqueue, mark_applied
-from tailrace_runtime.records import Outgoing
+from tailrace_runtime.records import Outgoing, Run
 from tailrace_runtime.testing import RecordingProducer
 from tailrace_testing.polling import eventually
 
@@ -103,9 +103,9 @@ class Stuck(RecordingProducer):
         super().__init__()
         self.asked = asyncio.Event()
 
-    async def send_all(self, records: Sequence[Outgoing]) -> None:
+    async def send_all(self, records: Sequence[Outgoing], runs: Sequence[Run] = ()) -> None:
         """Never return."""
-        del records
+        del records, runs
         self.asked.set()
         await asyncio.Event().wait()
 

@@ -87,7 +87,7 @@ BAD = [
 async def test_a_mistake_is_parked_with_its_sentence(record: Record, code: Reason, sentence: str) -> None:
     """A producer could not tell from the dead letter what is wrong with an event, or the mistake would pass."""
     outcome = await checked(record)
-    assert outcome.emit == []
+    assert outcome.emitted == []
     assert [(parked.code, parked.record.value) for parked in outcome.parked] == [(code, record.value)]
     assert sentence in outcome.parked[0].reason
 
@@ -96,7 +96,7 @@ async def test_a_bad_event_takes_no_good_one_with_it() -> None:
     """One broken event in a batch would stop, or swallow, its neighbours."""
     records = [record_of(prediction(1), TOPIC, 0), raw(b"{"), raw(features() | {"model": "snow"})]
     outcome = await checked(*records, record_of(prediction(2), TOPIC, 3))
-    assert [out.key for out in outcome.emit] == [b"p1", b"p2"]
+    assert [out.key for out in outcome.emitted] == [b"p1", b"p2"]
     assert [parked.code for parked in outcome.parked] == ["broken-json", "unknown-model"]
 
 
@@ -104,7 +104,7 @@ async def test_what_is_valid_is_forwarded_byte_for_byte() -> None:
     """Fields that a newer producer added would be lost, or bytes that an auditor compares would change."""
     value = json.dumps(json.loads(prediction(1).encode()) | {"new": [1, {"a": None}]}, indent=1).encode()
     outcome = await checked(Record(TOPIC, 3, 0, 0, b"p1", value, (("ce_id", b"x"),)))
-    (out,) = outcome.emit
+    (out,) = outcome.emitted
     assert (out.topic, out.partition, out.key, out.value) == ("predictions", 3, b"p1", value)
     assert out.headers == (("trigger-offset", b"0"), ("ce_id", b"x"))
 
@@ -118,7 +118,7 @@ async def test_a_timestamp_ten_years_off_is_parked() -> None:
         record_of(prediction(3, time=START - far), TOPIC, 2),
         record_of(prediction(4), TOPIC, 3),
     )
-    assert [out.key for out in outcome.emit] == [b"p1", b"p4"]
+    assert [out.key for out in outcome.emitted] == [b"p1", b"p4"]
     assert [parked.code for parked in outcome.parked] == ["time-out-of-range"] * 2
     assert "3651.0 days ahead of the newest event of its partition" in outcome.parked[0].reason
     assert "expected at most 60 days" in outcome.parked[1].reason
@@ -130,7 +130,7 @@ async def test_wall_clock_times_are_compared_with_the_arrival() -> None:
     arrived = int((START + timedelta(days=10)).timestamp() * 1000)
     records = [record_of(prediction(day), TOPIC, 0, timestamp_ms=arrived) for day in (2, 4, 10, 12)]
     outcome = await checked(*records, specs=FixedSpecs(applied(spec)))
-    assert [out.key for out in outcome.emit] == [b"p4", b"p10"]
+    assert [out.key for out in outcome.emitted] == [b"p4", b"p10"]
     assert ["of its arrival" in p.reason or "behind its arrival" in p.reason for p in outcome.parked] == [True, True]
 
 
@@ -138,7 +138,7 @@ async def test_a_spec_applied_a_moment_ago_is_looked_for() -> None:
     """The first events after `tailrace apply` would be parked as events of an unknown model."""
     specs = FixedSpecs(later=[applied()])
     outcome = await checked(record_of(prediction(1), TOPIC, 0), specs=specs)
-    assert (len(outcome.emit), specs.refreshes) == (1, 1)
+    assert (len(outcome.emitted), specs.refreshes) == (1, 1)
 
 
 def with_policy(policy: str, **more: str) -> FixedSpecs:
@@ -156,7 +156,7 @@ async def test_policies_change_the_value_and_nothing_else(policy: str, wind: flo
     """A sensor fault would go on into training although the spec says how to handle it."""
     document = features(wind=294, sky="pink") | {"extra": 1}
     outcome = await checked(raw(document), specs=with_policy(policy))
-    (out,) = outcome.emit
+    (out,) = outcome.emitted
     found = json.loads(out.value or b"")
     assert found["features"] == {"wind": wind, "pressure": 1000.5, "sky": sky}
     assert {k: v for k, v in found.items() if k != "features"} == {k: v for k, v in document.items() if k != "features"}
@@ -172,7 +172,7 @@ async def test_an_unseen_category_can_be_refused() -> None:
 async def test_an_event_without_its_type_gets_it() -> None:
     """Producers may leave `type` out; readers of `predictions` need it to know what they read."""
     document = {k: v for k, v in features().items() if k != "type"}
-    (out,) = (await checked(raw(document))).emit
+    (out,) = (await checked(raw(document))).emitted
     assert isinstance(decode(out.value or b""), PredictionMade)
 
 
@@ -181,7 +181,7 @@ async def test_a_structured_cloud_event_is_unwrapped() -> None:
     envelope = {"specversion": "1.0", "id": "1", "source": "/x", "type": "tailrace.prediction-made"}
     good, bad = envelope | {"data": features()}, envelope | {"data": features() | {"time": 1}}
     outcome = await checked(raw(good), raw(bad))
-    assert [decode(out.value or b"") for out in outcome.emit] == [prediction(1)]
+    assert [decode(out.value or b"") for out in outcome.emitted] == [prediction(1)]
     assert [parked.code for parked in outcome.parked] == ["not-an-event"]
 
 
@@ -191,7 +191,7 @@ async def test_labels_are_checked_against_classes_and_times() -> None:
     labels = [label(1), label(2, 5), label(3, time=far), label(4, model="snow"), label(5, 0)]
     records = [record_of(each, "label-events", offset) for offset, each in enumerate(labels)]
     outcome = await validate_labels(records, FixedSpecs(applied()), {}, "labels")
-    assert [out.key for out in outcome.emit] == [b"p1", b"p5"]
+    assert [out.key for out in outcome.emitted] == [b"p1", b"p5"]
     assert [parked.code for parked in outcome.parked] == ["unknown-class", "time-out-of-range", "unknown-model"]
     assert outcome.parked[0].reason == "label 5 for model rain, expected one of its classes 0 and 1"
 
@@ -217,7 +217,7 @@ async def test_labels_of_a_regression_are_numbers_within_limits(value: bytes, se
     record = record_of(label(1), "label-events", 0)
     record = record._replace(value=(record.value or b"").replace(b'"label":1', b'"label":' + value))
     outcome = await validate_labels([record], MILLIMETRES, {}, "labels")
-    assert [out.value for out in outcome.emit] == ([record.value] if sentence is None else [])
+    assert [out.value for out in outcome.emitted] == ([record.value] if sentence is None else [])
     assert [sentence in parked.reason for parked in outcome.parked if sentence] == ([True] if sentence else [])
 
 
@@ -233,7 +233,7 @@ async def test_labels_of_a_regression_are_numbers_within_limits(value: bytes, se
 async def test_predictions_of_a_regression_are_numbers(served: dict[str, Any], sentence: str | None) -> None:
     """A classifier's answers would be scored as a regression's, or a number that no float holds stop the readers."""
     outcome = await checked(raw(features() | {"served": {"arm": "external"} | served}), specs=MILLIMETRES)
-    assert len(outcome.emit) == (sentence is None)
+    assert len(outcome.emitted) == (sentence is None)
     assert [sentence in parked.reason for parked in outcome.parked if sentence] == ([True] if sentence else [])
 
 

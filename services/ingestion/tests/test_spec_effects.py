@@ -98,7 +98,7 @@ async def test_the_first_batch_of_a_new_spec_says_where_it_begins() -> None:
     first = await Life(FixedSpecs(applied()), producer).read(windy(0, 1, 2))
     second = await Life(FixedSpecs(applied(calm_spec(), 2)), producer).read(windy(3, 4))
     assert written(producer) == [(1, 0), (2, 3)]
-    assert len(first.emit) == 3
+    assert len(first.emitted) == 3
     assert [parked.code for parked in second.parked] == ["out-of-limits", "out-of-limits"]
 
 
@@ -108,7 +108,7 @@ async def test_a_log_that_is_read_again_is_checked_as_it_was() -> None:
     await Life(FixedSpecs(applied()), producer).read(windy(0, 1, 2))
     await Life(FixedSpecs(applied(calm_spec(), 2)), producer).read(windy(3, 4))
     again = await Life(FixedSpecs(applied(calm_spec(), 2)), producer).read(windy(0, 1, 2, 3, 4))
-    assert [(out.key or b"").decode() for out in again.emit] == ["p0", "p1", "p2"]
+    assert [(out.key or b"").decode() for out in again.emitted] == ["p0", "p1", "p2"]
     assert [parked.record.offset for parked in again.parked] == [3, 4]
     assert written(producer) == [(1, 0), (2, 3)]
 
@@ -121,7 +121,7 @@ async def test_nothing_comes_of_a_batch_before_its_spec_is_written_down() -> Non
     with pytest.raises(RetryLater):
         await life.read(windy(0))
     assert producer.sent == []
-    assert len((await life.role.predictions(windy(0))).emit) == 1
+    assert len((await life.role.predictions(windy(0))).emitted) == 1
     assert written(producer) == [(1, 0)]
 
 
@@ -131,7 +131,7 @@ async def test_events_before_the_first_spec_stay_unknown_when_they_are_read_agai
     await Life(FixedSpecs(applied()), producer).read(windy(5))
     again = await Life(FixedSpecs(applied()), producer).read(windy(3, 4, 5))
     assert [parked.code for parked in again.parked] == ["unknown-model", "unknown-model"]
-    assert [out.key for out in again.emit] == [b"p5"]
+    assert [out.key for out in again.emitted] == [b"p5"]
 
 
 async def test_a_process_that_has_not_heard_of_the_newest_spec_goes_on_with_it() -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tailrace_contracts.ranges import Log
 from tailrace_runtime.errors import PoisonEvent, RetryLater
-from tailrace_runtime.records import Outgoing, Record
+from tailrace_runtime.records import Outgoing, Record, Run
 from tailrace_runtime.tracing import continued_from
 
 
@@ -36,13 +36,20 @@ class Parked:
 class Outcome:
     """What came of a batch.
 
-    `commit_through` None means all of it. A handler that keeps records in hand (a buffer, a running job) names the
+    `runs` are emitted too, where there are too many for an object each; no emitted record may be for the topic partition
+    of a run. `commit_through` None means all of it. A handler that keeps records in hand (a buffer, a running job) names the
     last offset that may be committed, or -1 for nothing yet, and lets `RoleState.tick` commit the rest later.
     """
 
     emit: list[Outgoing] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
     commit_through: int | None = None
+
+    @property
+    def emitted(self) -> list[Outgoing]:
+        """All that is emitted, one by one."""
+        return [*self.emit, *(record for run in self.runs for record in run)]
 
 
 BatchHandler = Callable[[Sequence[Record]], Awaitable[Outcome]]
@@ -127,6 +134,10 @@ class ConsumerRole:
 
     A trickle of records is gathered on the broker for `max_wait_ms`, until there are `min_fetch_bytes` of them: fewer,
     fuller batches. A role that must answer within milliseconds sets `min_fetch_bytes` to 1.
+    At most `max_fetch_bytes` of each partition are read ahead.
+    With `overlap`, the next batch is handled while the broker acknowledges what came of the one before: for handlers
+    whose effects are what they return. Publications keep their order, one at a time, and all of them are acknowledged
+    before a tick, a commit of their offsets, or the end.
     `commit_seconds` bounds how long a finished offset may wait for its commit (0: after every batch).
     `revoke_seconds` is how long a batch in hand may go on when its partition is taken away; then it is cancelled.
     """
@@ -138,6 +149,8 @@ class ConsumerRole:
     max_records: int = 2000
     max_wait_ms: int = 50
     min_fetch_bytes: int = 65_536
+    max_fetch_bytes: int = 1_048_576
+    overlap: bool = False
     dead_letter_limit: DeadLetterLimit = field(default_factory=DeadLetterLimit)
     commit_seconds: float = 0.2
     revoke_seconds: float = 10.0

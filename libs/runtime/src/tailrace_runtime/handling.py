@@ -6,13 +6,16 @@
 - `PoisonEvent`: the record goes to `dead-letters`. From a batch of several, each is handed over alone, to find it.
 - anything else: the partition stops (`PartitionStopped`).
 
-A delivery that fails is repeated without calling the handler a second time.
+A delivery that fails is repeated without calling the handler a second time. Where the role lets them overlap, the
+delivery of one batch goes on while the next is handled; there is never more than one on its way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -30,13 +33,15 @@ from tailrace_runtime.errors import (
 )
 from tailrace_runtime.ownership import GaveWayError
 from tailrace_runtime.producer import Publisher
-from tailrace_runtime.records import Outgoing, Record
+from tailrace_runtime.records import Outgoing, Record, Run
 from tailrace_runtime.rolemeter import RoleMeter, place
 
 log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE_SECONDS = 5.0
 _REDELIVERY_SECONDS = 1.0
+_TURNS_TO_THE_SOCKET = 5
+"""Turns of the event loop in which a delivery gets from its task through the client's sender to the socket."""
 
 Finish = Callable[[Log, int], None]
 Interrupted = Callable[[float], Awaitable[bool]]
@@ -108,6 +113,7 @@ class Handling:
         self._finish = finish
         self._retries = retries
         self._rate = DeadLetterRate(role.dead_letter_limit)
+        self._delivery: asyncio.Task[None] | None = None
 
     async def batch(self, records: Sequence[Record]) -> None:
         """Handle records of one topic partition, to their end.
@@ -137,9 +143,12 @@ class Handling:
             except (PartitionStopped, GaveWayError):
                 raise
             except Exception as error:
-                log.exception("partition stopped", role=self._role.name, place=where)
-                raise PartitionStopped(f"role {self._role.name} stopped at {where}: {error!r}") from error
+                raise self._stopped(where, error) from error
         retries.over()
+
+    def _stopped(self, where: str, error: Exception) -> PartitionStopped:
+        log.error("partition stopped", role=self._role.name, place=where, exc_info=error)
+        return PartitionStopped(f"role {self._role.name} stopped at {where}: {error!r}")
 
     async def _find_poison(self, records: Sequence[Record], poison: PoisonEvent, attempts: int) -> None:
         if len(records) > 1:
@@ -160,12 +169,47 @@ class Handling:
     async def _finished(self, records: Sequence[Record], outcome: Outcome, attempts: int) -> None:
         """Publish what came of the records; then, and only then, their offsets are finished."""
         self._check_rate(records, outcome)
+        await self.settle()
+        delivery = self._deliver(records, outcome, attempts)
+        if not self._role.overlap:
+            await delivery
+            return
+        self._delivery = asyncio.create_task(delivery)
+        for _ in range(_TURNS_TO_THE_SOCKET):
+            await asyncio.sleep(0)
+
+    async def _deliver(self, records: Sequence[Record], outcome: Outcome, attempts: int) -> None:
         letters = [self._letter(parked, attempts) for parked in outcome.parked]
-        await self._publish([*outcome.emit, *letters])
+        try:
+            await self._publish([*outcome.emit, *letters], outcome.runs)
+        except (PartitionStopped, GaveWayError):
+            raise
+        except Exception as error:
+            raise self._stopped(place(records), error) from error
         last = records[-1]
         self._finish(last.log, last.offset if outcome.commit_through is None else outcome.commit_through)
         self._meter.parked(outcome.parked)
         self._meter.handled(records, "done", less=len(outcome.parked))
+
+    async def settle(self) -> None:
+        """Wait for the delivery that is on its way, if there is one. Raises as `batch` does."""
+        if self._delivery is not None:
+            delivery, self._delivery = self._delivery, None
+            try:
+                await delivery
+            except asyncio.CancelledError:
+                delivery.cancel()
+                raise
+
+    async def settle_last(self, seconds: float) -> None:
+        """Give the delivery that is on its way so long; what is not acknowledged then is handled again by the next."""
+        if self._delivery is not None:
+            delivery, self._delivery = self._delivery, None
+            done, _ = await asyncio.wait((delivery,), timeout=seconds)
+            if not done:
+                delivery.cancel()
+            with suppress(GaveWayError, asyncio.CancelledError):
+                await delivery
 
     def _check_rate(self, records: Sequence[Record], outcome: Outcome) -> None:
         try:
@@ -179,12 +223,12 @@ class Handling:
         now = self._clock.now()
         return dead_letter(parked, service=self._service, role=self._role.name, attempts=attempts, now=now)
 
-    async def _publish(self, records: Sequence[Outgoing]) -> None:
+    async def _publish(self, records: Sequence[Outgoing], runs: Sequence[Run] = ()) -> None:
         retries = self._retries("publication")
-        while records:
+        while records or runs:
             retries.attempts += 1
             try:
-                await self._producer.send_all(records)
+                await self._producer.send_all(records, runs)
                 break
             except DeliveryFailed as error:
                 await retries.pause(RetryLater(str(error), _REDELIVERY_SECONDS))
@@ -199,6 +243,7 @@ class Handling:
         if self._role.state is None:
             return
         try:
+            await self.settle()
             with health.here().in_hand(f"role {self._role.name} tick"):
                 outcome = await self._role.state.tick()
             await self._ticked(outcome)
@@ -214,7 +259,8 @@ class Handling:
         by_log = {} if isinstance(outcome, Outcome) else outcome
         outcomes = [outcome] if isinstance(outcome, Outcome) else list(outcome.values())
         letters = [self._letter(parked, 1) for each in outcomes for parked in each.parked]
-        await self._publish([*(record for each in outcomes for record in each.emit), *letters])
+        runs = [run for each in outcomes for run in each.runs]
+        await self._publish([*(record for each in outcomes for record in each.emit), *letters], runs)
         for each in outcomes:
             self._meter.parked(each.parked)
         for log_, each in by_log.items():

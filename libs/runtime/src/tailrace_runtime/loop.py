@@ -31,13 +31,14 @@ from tailrace_runtime.clock import Clock, SystemClock
 from tailrace_runtime.consumer import ConsumerRole
 from tailrace_runtime.errors import PartitionStopped, RetryLater
 from tailrace_runtime.fencing import Fencing
+from tailrace_runtime.fetching import by_record_batches
 from tailrace_runtime.handling import Handling, Retries
 from tailrace_runtime.kafka import UNREACHABLE, close, connection, knows_its_coordinator, member_id, unreachable
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.offsets import Offsets
 from tailrace_runtime.ownership import Ownership
 from tailrace_runtime.producer import Publisher
-from tailrace_runtime.records import Record
+from tailrace_runtime.records import Records
 from tailrace_runtime.rolemeter import RoleMeter
 from tailrace_runtime.settings import ServiceSettings
 from tailrace_runtime.topics import wait_for
@@ -144,6 +145,7 @@ class ConsumeLoop:
         except BaseException:
             await close(self._consumer)
             raise
+        by_record_batches(self._consumer)
 
     def _ownership(self) -> Ownership:
         ownership = Ownership(self._role.name, self._role.revoke_seconds, self._pause_partitions)
@@ -165,6 +167,7 @@ class ConsumeLoop:
             rebalance_timeout_ms=int((self._role.revoke_seconds + _REJOIN_SECONDS) * 1000),
             fetch_min_bytes=self._role.min_fetch_bytes,
             fetch_max_wait_ms=self._role.max_wait_ms,
+            max_partition_fetch_bytes=self._role.max_fetch_bytes,
             metadata_max_age_ms=60_000,
         )
 
@@ -174,6 +177,8 @@ class ConsumeLoop:
         try:
             if owned:
                 await self._release(owned)
+            else:
+                await self._handling.settle_last(0)
         finally:
             self._ours.owned.clear()
             await close(self._consumer)
@@ -195,6 +200,8 @@ class ConsumeLoop:
                 if self._stop.is_set():
                     return
                 await self._ours.work(self._batch(partition, batch), epoch=epoch)
+            if not batches:
+                await self._ours.work(self._handling.settle(), epoch=epoch)
             await self._between_batches(epoch)
 
     def _poll_seconds(self) -> float:
@@ -219,11 +226,8 @@ class ConsumeLoop:
         if partition not in self._ours.owned:
             return
         name = self._settings.name(partition.topic)
-        records = [
-            Record(name, each.partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers))
-            for each in batch
-        ]
-        self._read[partition] = records[-1].offset + 1
+        records = Records(name, partition.partition, batch)
+        self._read[partition] = records.offsets[-1] + 1
         began = time.monotonic()
         await self._handling.batch(records)
         if self._role.commit_seconds == 0:
@@ -310,6 +314,7 @@ class ConsumeLoop:
 
     async def _release(self, partitions: set[TopicPartition]) -> None:
         """Commit and let go. Called with the hand on the lock, or after the last unit of work."""
+        await self._handling.settle_last(self._role.revoke_seconds)
         await self._offsets.commit_last(self._consumer)
         self._read.clear()
         for partition in partitions:

@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -29,7 +29,7 @@ from tailrace_runtime import health
 from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
 from tailrace_runtime.kafka import UNREACHABLE, connection, unreachable
 from tailrace_runtime.metrics import Metrics
-from tailrace_runtime.records import Outgoing
+from tailrace_runtime.records import Outgoing, Run
 from tailrace_runtime.settings import KafkaSettings
 from tailrace_runtime.waiting import until_available
 
@@ -39,6 +39,7 @@ FEW_RECORDS = 16
 MAX_BATCH_BYTES = 256 * 1024
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _RECORD_OVERHEAD_BYTES = 512
+_RUN_OVERHEAD_BYTES = 64 * 1024
 _CLOSE_SECONDS = 5.0
 
 Place = tuple[str, int]
@@ -47,8 +48,8 @@ Place = tuple[str, int]
 class Publisher(Protocol):
     """Whatever publishes records and returns once they are safe."""
 
-    async def send_all(self, records: Sequence[Outgoing]) -> None:
-        """Publish all of them; return once every one is acknowledged."""
+    async def send_all(self, records: Sequence[Outgoing], runs: Sequence[Run] = ()) -> None:
+        """Publish all of them; return once every one is acknowledged. Runs have their topic partitions for themselves."""
         ...
 
 
@@ -85,74 +86,77 @@ class Producer:
                 await _abandon(client)
         await asyncio.gather(*self._abandoned)
 
-    async def send_all(self, records: Sequence[Outgoing]) -> None:
+    async def send_all(self, records: Sequence[Outgoing], runs: Sequence[Run] = ()) -> None:
         """Publish the records; return once all are acknowledged, in order within each topic partition.
+
+        `runs` are many records for one topic partition each, to which no record in this call may go.
 
         Raises:
             DeliveryFailed: not all were acknowledged within `delivery_timeout_seconds`.
             DeliveryRefused: one of them can never be delivered, because of its size or of missing rights.
         """
-        if not records:
+        if not records and not runs:
             return
         for record in records:
             check_size(record)
+        for run in runs:
+            _check_run(run)
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):
-                await self._until_acknowledged(records)
+                await self._until_acknowledged(records, runs)
         except TimeoutError as error:
             await self._replace(self._client, "deadline")
             self._metrics.count("tailrace_producer_errors_total", error="DeliveryFailed")
-            raise DeliveryFailed(self._undelivered(records)) from error
+            raise DeliveryFailed(self._undelivered(_counts(records, runs))) from error
         self._metrics.observe("tailrace_publish_seconds", time.monotonic() - began)
-        self._count(records)
+        for topic, count in _counts(records, runs).items():
+            self._metrics.count("tailrace_published_total", count, topic=topic)
 
-    def _undelivered(self, records: Sequence[Outgoing]) -> str:
-        names = ", ".join(sorted({record.topic for record in records}))
+    def _undelivered(self, counts: Mapping[str, int]) -> str:
+        names = ", ".join(sorted(counts))
         seconds = self._settings.delivery_timeout_seconds
         return (
-            f"Kafka at {self._settings.kafka_bootstrap} did not acknowledge {len(records)} records for {names}"
+            f"Kafka at {self._settings.kafka_bootstrap} did not acknowledge {sum(counts.values())} records for {names}"
             f" within {seconds:g} s: is it up, and do the topics exist?"
         )
 
-    def _count(self, records: Sequence[Outgoing]) -> None:
-        by_topic: dict[str, int] = defaultdict(int)
-        for record in records:
-            by_topic[record.topic] += 1
-        for topic, count in by_topic.items():
-            self._metrics.count("tailrace_published_total", count, topic=topic)
-
-    async def _until_acknowledged(self, records: Sequence[Outgoing]) -> None:
-        pending = list(records)
+    async def _until_acknowledged(self, records: Sequence[Outgoing], runs: Sequence[Run]) -> None:
+        pending, running = list(records), list(runs)
         for attempt in itertools.count():
             client = None
             try:
                 client = await self._ready()
-                pending, error = await self._attempt(client, pending)
+                pending, running, error = await self._attempt(client, pending, running)
             except UNREACHABLE as unreached:
                 error = unreached
             if error is None:
                 return
             _refuse(error)
             self._metrics.count("tailrace_producer_errors_total", error=type(error).__name__)
-            log.warning("delivery failed, trying again", error=repr(error), records=len(pending), attempt=attempt + 1)
+            left = sum(_counts(pending, running).values())
+            log.warning("delivery failed, trying again", error=repr(error), records=left, attempt=attempt + 1)
             await self._replace(client, type(error).__name__)
             await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
 
-    async def _attempt(self, client: Any, records: list[Outgoing]) -> tuple[list[Outgoing], BaseException | None]:
+    async def _attempt(
+        self, client: Any, records: list[Outgoing], runs: list[Run]
+    ) -> tuple[list[Outgoing], list[Run], BaseException | None]:
         """Send once. Gives back what has to be sent again, and the first error."""
-        groups = await self._by_place(client, records)
+        groups = list((await self._by_place(client, records)).items())
         send = self._send_each if len(records) <= FEW_RECORDS else self._send_batches
+        places: dict[Place, list[Run]] = defaultdict(list)
+        for run in runs:
+            places[run.topic, run.partition].append(run)
         results = await asyncio.gather(
-            *(send(client, place, group) for place, group in groups.items()), return_exceptions=True
+            *(send(client, place, group) for place, group in groups),
+            *(self._send_runs(client, place, group) for place, group in places.items()),
+            return_exceptions=True,
         )
-        again: list[Outgoing] = []
-        first: BaseException | None = None
-        for group, result in zip(groups.values(), results, strict=True):
-            if isinstance(result, BaseException):
-                first = first or result
-                again.extend(group)
-        return again, first
+        failed = [isinstance(result, BaseException) for result in results]
+        again = [record for (_, group), bad in zip(groups, failed, strict=False) if bad for record in group]
+        left = [run for group, bad in zip(places.values(), failed[len(groups) :], strict=True) if bad for run in group]
+        return again, left, next((result for result in results if isinstance(result, BaseException)), None)
 
     async def _by_place(self, client: Any, records: list[Outgoing]) -> dict[Place, list[Outgoing]]:
         """The records by topic partition, as keys and wishes say; those without either go to one partition in turn."""
@@ -184,6 +188,11 @@ class Producer:
         topic, partition = self._settings.topic(place[0]), place[1]
         futures = [await client.send_batch(batch, topic, partition=partition) for batch in _packed(client, records)]
         await _all_of(futures)
+
+    async def _send_runs(self, client: Any, place: Place, runs: list[Run]) -> None:
+        topic, partition = self._settings.topic(place[0]), place[1]
+        batches = [batch for run in runs for batch in _packed_run(client, run)]
+        await _all_of([await client.send_batch(batch, topic, partition=partition) for batch in batches])
 
     async def _ready(self) -> Any:
         """The live client; a new one where there is none."""
@@ -259,6 +268,22 @@ def _append(batch: Any, record: Outgoing) -> bool:
     return added is not None
 
 
+def _packed_run(client: Any, run: Run) -> list[Any]:
+    """The run in as few batches as its size allows. Appends to aiokafka's C builder, past a wrapper for each record."""
+    batches: list[Any] = []
+    batch, count, now = None, 0, int(time.time() * 1000)
+    for key, value, headers in zip(run.keys, run.values, run.headers, strict=True):
+        if batch is None or not batch._builder.append(count, now, key, value, headers):  # noqa: SLF001
+            batch, count = client.create_batch(), 0
+            batches.append(batch)
+            batch._builder.append(0, now, key, value, headers)  # noqa: SLF001
+        count += 1
+        batch._relative_offset = count  # noqa: SLF001
+    for each in batches:
+        each.close()
+    return batches
+
+
 async def _all_of(futures: list[Any]) -> None:
     """Wait for all, then raise the first error: no future is left behind with one that nobody saw."""
     for result in await asyncio.gather(*futures, return_exceptions=True):
@@ -277,6 +302,24 @@ def check_size(record: Outgoing) -> None:
         raise DeliveryRefused(
             f"a record of {size} bytes for topic {record.topic} is over its limit of {card.max_message_bytes} bytes"
         )
+
+
+def _check_run(run: Run) -> None:
+    """Refuse a run with a record that the topic will not take; looks closely only where the largest might be one."""
+    card = topics().get(run.topic)
+    largest = max(map(len, run.values), default=0) + _RUN_OVERHEAD_BYTES
+    if card is not None and largest > card.max_message_bytes:
+        for record in run:
+            check_size(record)
+
+
+def _counts(records: Iterable[Outgoing], runs: Iterable[Run]) -> dict[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for record in records:
+        counts[record.topic] += 1
+    for run in runs:
+        counts[run.topic] += len(run)
+    return counts
 
 
 def _refuse(error: BaseException) -> None:

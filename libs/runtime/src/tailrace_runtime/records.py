@@ -6,10 +6,11 @@ is a CloudEvent in binary mode: `ce_` headers beside a JSON value, and `tracepar
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 from tailrace_contracts.cloudevents import headers
 from tailrace_contracts.events import Event
@@ -50,6 +51,77 @@ class Record(NamedTuple):
     def __str__(self) -> str:
         """`topic[partition]@offset`, as people and error messages write it."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class Records(Sequence[Record]):
+    """Records of one log, in order, column by column; a `Record` is made when one is asked for.
+
+    Handlers of few records need not know. A hot handler reads the columns and makes no object for each record.
+    """
+
+    __slots__ = ("headers", "keys", "offsets", "partition", "timestamps_ms", "topic", "values")
+
+    def __init__(self, topic: str, partition: int, fetched: Sequence[Any]) -> None:
+        """From whatever has `offset`, `timestamp`, `key`, `value` and `headers`: aiokafka's records of either kind."""
+        self.topic, self.partition = topic, partition
+        self.offsets: list[int] = [each.offset for each in fetched]
+        self.timestamps_ms: list[int] = [each.timestamp for each in fetched]
+        self.keys: list[bytes | None] = [each.key for each in fetched]
+        self.values: list[bytes | None] = [each.value for each in fetched]
+        self.headers: list[Sequence[tuple[str, bytes]]] = [each.headers for each in fetched]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Records:
+        """The same records as columns; as they are when they are columns already."""
+        if isinstance(records, Records):
+            return records
+        found = cls(records[0].topic, records[0].partition, ())
+        found.offsets = [each.offset for each in records]
+        found.timestamps_ms = [each.timestamp_ms for each in records]
+        found.keys = [each.key for each in records]
+        found.values = [each.value for each in records]
+        found.headers = [each.headers for each in records]
+        return found
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Records: ...
+    def __getitem__(self, at: int | slice) -> Record | Records:
+        if isinstance(at, slice):
+            found = Records(self.topic, self.partition, ())
+            for name in ("offsets", "timestamps_ms", "keys", "values", "headers"):
+                setattr(found, name, getattr(self, name)[at])
+            return found
+        place = (self.topic, self.partition, self.offsets[at], self.timestamps_ms[at])
+        return Record(*place, self.keys[at], self.values[at], tuple(self.headers[at]))
+
+    def __iter__(self) -> Iterator[Record]:
+        rows = zip(self.offsets, self.timestamps_ms, self.keys, self.values, self.headers, strict=True)
+        for offset, timestamp_ms, key, value, given in rows:
+            yield Record(self.topic, self.partition, offset, timestamp_ms, key, value, tuple(given))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Records to publish on one partition of one topic, in order, column by column: for those who forward thousands."""
+
+    topic: str
+    partition: int
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes]
+    headers: Sequence[Sequence[tuple[str, bytes]]]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        """One by one, for those who have time."""
+        for key, value, given in zip(self.keys, self.values, self.headers, strict=True):
+            yield Outgoing(self.topic, value, key, self.partition, tuple(given))
 
 
 @dataclass(frozen=True, slots=True)

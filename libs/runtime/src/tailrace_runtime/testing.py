@@ -9,7 +9,7 @@ from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import Event, decode
 from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
 from tailrace_runtime.producer import check_size, partition_of
-from tailrace_runtime.records import Outgoing, Record
+from tailrace_runtime.records import Outgoing, Record, Run
 
 
 class FixedClock:
@@ -46,10 +46,11 @@ class RecordingProducer:
         """Let the next `send_all` raise (DeliveryFailed when nothing else is given) and publish nothing."""
         self.failures.append(error or DeliveryFailed("the recording producer was told to fail"))
 
-    async def send_all(self, records: Sequence[Outgoing]) -> None:
+    async def send_all(self, records: Sequence[Outgoing], runs: Sequence[Run] = ()) -> None:
         """Keep the records, as one acknowledged publication."""
         if self.failures:
             raise self.failures.pop(0)
+        records = [*records, *(record for run in runs for record in run)]
         for record in records:
             check_size(record)
         self._turn += 1

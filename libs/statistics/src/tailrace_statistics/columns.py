@@ -126,15 +126,19 @@ class CategoricalFold:
 
     def fold(self, values: Iterable[str | None]) -> None:
         """Add a batch, with None where a value is missing."""
+        counts = Counter(values)
+        self._missing += counts.pop(None, 0)
+        self.add({str(value): count for value, count in counts.items()})
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add words that were counted already."""
         unseen: dict[str, int] = {}
-        for value, count in Counter(values).items():
-            if value is None:
-                self._missing += count
-            elif value in self._categories:
+        for value, count in counts.items():
+            if value in self._categories:
                 self._counts[value] += count
             else:
                 self._unseen += count
-                name = str(value)[:UNSEEN_LENGTH]
+                name = value[:UNSEEN_LENGTH]
                 unseen[name] = unseen.get(name, 0) + count
         if unseen:
             self._unseen_counts = _kept(self._unseen_counts, unseen)

@@ -30,6 +30,9 @@ SERVICE = "ingestion"
 MAX_RECORDS = 8_000
 """Of all partitions in one poll: large enough that a backlog does not wait for acknowledgements, 0.1 s of work."""
 
+MAX_FETCH_BYTES = 4 * 1024 * 1024
+"""Of each partition that `validate` reads ahead."""
+
 Paths = Mapping[str, tuple[PublicEvent, str]]
 Routes = Mapping[str, Mapping[str, Callable[..., Any]]]
 
@@ -76,6 +79,7 @@ class _Roles:
         effects = SpecEffects(self._specs, compiled, KafkaEffects(settings), self._producer, SystemClock())
         state = Validating(effects, KafkaPartials(settings), self._metrics, settings.max_waiting_rows)
         role = _consumer("validate", topics, state, settings.partial_seconds)
+        role.overlap, role.max_fetch_bytes = True, MAX_FETCH_BYTES
         role.dead_letter_limit = DeadLetterLimit(share=settings.invalid_share_limit)  # ADR 18
         return role
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from tailrace_ingestion.domain.folding import SourceBook
 from tailrace_ingestion.domain.validation import (
     Batch,
     check_labels,
     check_predictions,
+    models_in,
     parse_labels,
     parse_predictions,
+    parse_unknown,
     refuse_unknown,
 )
 from tailrace_ingestion.domain.wire import Label, Prediction
 from tailrace_ingestion.ports import ModelsAt
 from tailrace_runtime.consumer import Outcome, Parked
-from tailrace_runtime.records import Outgoing, Record
+from tailrace_runtime.records import Record, Records, Run
 
+T = TypeVar("T")
 TRIGGER_OFFSET = "trigger-offset"
 """The header of a forwarded record that names its offset on the public topic, in ASCII digits."""
 
@@ -26,38 +30,52 @@ async def validate_predictions(
     records: Sequence[Record], specs: ModelsAt, book: SourceBook, forward_to: str
 ) -> tuple[Outcome, int]:
     """Check a batch of prediction events, fold it, forward what is valid. Also gives the number of late events."""
-    batch = parse_predictions(records)
-    models = await specs.of(batch.by_model().keys(), records[0].offset)
+    arrivals = Records.of(records)
+    models = dict(await specs.of(models_in(arrivals), arrivals.offsets[0]))
+    batch = parse_predictions(arrivals, models)
+    if batch.unknown:
+        models |= await specs.of(set(batch.unknown.values()), arrivals.offsets[0])
+        parse_unknown(batch, models)
     for name, positions in batch.by_model().items():
-        if name in models:
-            check_predictions(batch, positions, models[name], book)
-        else:
-            refuse_unknown(batch, positions, name)
-    book.read_through = records[-1].offset
-    return _outcome(records, batch, forward_to), batch.late
+        check_predictions(batch, positions, models[name], book)
+    book.read_through = arrivals.offsets[-1]
+    return _outcome(arrivals, batch, forward_to), batch.late
 
 
 async def validate_labels(
     records: Sequence[Record], specs: ModelsAt, newest: dict[str, float], forward_to: str
 ) -> Outcome:
     """Check a batch of label events, forward what is valid. `newest` are the labels' watermarks."""
-    batch = parse_labels(records)
-    models = await specs.of(batch.by_model().keys(), records[0].offset)
+    arrivals = Records.of(records)
+    batch = parse_labels(arrivals)
+    models = await specs.of(batch.by_model().keys(), arrivals.offsets[0])
     for name, positions in batch.by_model().items():
         if name in models:
             check_labels(batch, positions, models[name], newest)
         else:
             refuse_unknown(batch, positions, name)
-    return _outcome(records, batch, forward_to)
+    return _outcome(arrivals, batch, forward_to)
 
 
-def _outcome(records: Sequence[Record], batch: Batch[Prediction] | Batch[Label], forward_to: str) -> Outcome:
+def _outcome(records: Records, batch: Batch[Prediction] | Batch[Label], forward_to: str) -> Outcome:
+    """What is refused is parked. The rest goes on as it came, to the same partition, each with its offset."""
+    keys, values = records.keys, [value or b"" for value in records.values]
+    headers = [
+        [(TRIGGER_OFFSET, b"%d" % offset), *given] if given else [(TRIGGER_OFFSET, b"%d" % offset)]
+        for offset, given in zip(records.offsets, records.headers, strict=True)
+    ]
+    for position in batch.replaced.keys() | batch.changed.keys():
+        values[position] = batch.value(position)
     outcome = Outcome()
-    for position, record in enumerate(records):
-        refused = batch.refused.get(position)
-        if refused is not None:
-            outcome.parked.append(Parked(record, refused.code, refused.sentence, refused.model))
-        else:
-            headers = ((TRIGGER_OFFSET, b"%d" % record.offset), *record.headers)
-            outcome.emit.append(Outgoing(forward_to, batch.value(position), record.key, record.partition, headers))
+    if batch.refused:
+        for position, refused in sorted(batch.refused.items()):
+            outcome.parked.append(Parked(records[position], refused.code, refused.sentence, refused.model))
+        kept = [position for position in range(len(records)) if position not in batch.refused]
+        keys, values, headers = _picked(keys, kept), _picked(values, kept), _picked(headers, kept)
+    if values:
+        outcome.runs.append(Run(forward_to, records.partition, keys, values, headers))
     return outcome
+
+
+def _picked(column: list[T], positions: Sequence[int]) -> list[T]:
+    return [column[at] for at in positions]

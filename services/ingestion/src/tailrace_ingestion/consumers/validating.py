@@ -50,7 +50,7 @@ class Validating(Stateless):
         whole, late = Outcome(commit_through=-1), 0
         for part in specs.parts(records):
             outcome, late_in_part = await validate_predictions(part, specs, book, "predictions")
-            whole.emit += outcome.emit
+            whole.runs += outcome.runs
             whole.parked += outcome.parked
             late += late_in_part
         if late:
@@ -65,7 +65,7 @@ class Validating(Stateless):
         whole = Outcome()
         for part in specs.parts(records):
             outcome = await validate_labels(part, specs, newest, "labels")
-            whole.emit += outcome.emit
+            whole.runs += outcome.runs
             whole.parked += outcome.parked
         return whole
 

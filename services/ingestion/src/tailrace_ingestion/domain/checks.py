@@ -1,7 +1,8 @@
-"""A model's spec, compiled once: a typed decoder for its features and a check of whole batches, column by column.
+"""A model's spec, compiled once: a typed decoder for its events and a check of whole batches, column by column.
 
-Events of one model go through `CompiledSpec.check` together. Each feature is one numpy row (or one list of words), so
-that limits and missing values cost a few vector operations a batch; only what is wrong is looked at event by event.
+One decoder reads the whole event, features included, and takes events of this model only. Events of one model go
+through `CompiledSpec.check` together: all numerical features are one matrix, words are codes, so that limits and
+missing values cost a few vector operations a batch; only what is wrong is looked at event by event.
 
 A value outside its limits or categories, or missing, meets the feature's policy: `reject` refuses the event, `clip`
 and `null` change the value (the event must be written anew), `flag` lets it pass. In all cases it is counted.
@@ -10,9 +11,11 @@ and `null` change the value (the event must be written anew), `flag` lets it pas
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -31,10 +34,15 @@ from tailrace_ingestion.domain.reasons import Reason, Rejection
 from tailrace_ingestion.domain.wire import Output, Prediction
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Change = dict[str, float | str | None]
+
 LARGEST = sys.float_info.max
 """JSON's integers may be larger than any number that a model calculates with."""
+
+ABSENT = -1
+"""The code of a word that is not there."""
 
 
 @dataclass(slots=True)
@@ -48,9 +56,14 @@ class NumberColumn:
 
 @dataclass(slots=True)
 class WordColumn:
-    """One categorical feature of a batch. `values` is None where there is none (missing, or nulled by policy)."""
+    """One categorical feature of a batch: `words[code]` is an event's word, and ABSENT stands where there is none.
 
-    values: list[str | None]
+    The first `known` words are the categories; those behind them were unseen.
+    """
+
+    codes: Integers
+    words: list[str]
+    known: int
     missing: Mask
     unseen: Mask
 
@@ -60,12 +73,8 @@ Column = NumberColumn | WordColumn
 
 @dataclass(slots=True)
 class Checked:
-    """A batch after its check. Positions are those of the batch; columns hold every event whose features decoded.
+    """A batch after its check. Positions are those of the events that were checked."""
 
-    `decoded` are the positions that the columns' entries belong to.
-    """
-
-    decoded: list[int]
     columns: dict[str, Column]
     rejected: dict[int, Rejection] = field(default_factory=dict)
     changed: dict[int, Change] = field(default_factory=dict)
@@ -78,25 +87,23 @@ class CompiledSpec:
         self.spec = spec
         self.revision = revision
         self.classes = frozenset(spec.label.classes) if isinstance(spec.label, ClassLabel) else None
-        self._decode = _features_decoder(spec)
+        self.decode = _decoder(spec)
+        fields = [(f"f{index}", feature) for index, feature in enumerate(spec.features)]
+        self._numbers = [(name, each) for name, each in fields if isinstance(each, NumericalFeature)]
+        self._words = [(name, each) for name, each in fields if isinstance(each, CategoricalFeature)]
+        self._lowest = np.array([[each.limits.min] for _, each in self._numbers])
+        self._highest = np.array([[each.limits.max] for _, each in self._numbers])
+        self._cells = _cells([name for name, _ in self._numbers])
 
     def check(self, events: Sequence[Prediction]) -> Checked:
-        """Check events of this model against the spec: features, limits, and what was predicted."""
-        decoded: list[int] = []
-        rows: list[tuple[Any, ...]] = []
-        rejected: dict[int, Rejection] = {}
-        for position, event in enumerate(events):
-            try:
-                rows.append(msgspec.structs.astuple(self._decode(event.features)))
-                decoded.append(position)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                rejected[position] = diagnosis.of_features(bytes(event.features), self.spec, str(error))
-        checked = Checked(decoded, {}, rejected)
-        if rows:
-            self._fill(checked, rows)
-        for position, event in enumerate(events):
-            if position not in rejected and (wrong := self._wrong_prediction(event)):
-                rejected[position] = wrong
+        """Check events that `decode` gave: limits, missing and unseen values, and what was predicted."""
+        features = [event.features for event in events]
+        checked = Checked({feature.name: _NOTHING for feature in self.spec.features})
+        if self._numbers:
+            self._check_numbers(checked, self._matrix(features))
+        for name, feature in self._words:
+            checked.columns[feature.name] = self._check_words(checked, feature, map(attrgetter(name), features))
+        self._check_predictions(checked, events)
         return checked
 
     def check_label(self, label: float) -> Rejection | None:
@@ -109,61 +116,79 @@ class CompiledSpec:
         sentence = f"label {label} for model {self.spec.model}, expected one of its classes {classes}"
         return Rejection(Reason.UNKNOWN_CLASS, sentence, self.spec.model)
 
-    def _fill(self, checked: Checked, rows: list[tuple[Any, ...]]) -> None:
-        for feature, cells in zip(self.spec.features, zip(*rows, strict=True), strict=True):
-            if isinstance(feature, NumericalFeature):
-                checked.columns[feature.name] = self._numbers(checked, feature, cells)
-            else:
-                checked.columns[feature.name] = self._words(checked, feature, cells)
+    # ------------------------------------------------------------ numbers
 
-    def _numbers(self, checked: Checked, feature: NumericalFeature, cells: tuple[float | None, ...]) -> NumberColumn:
-        values = np.array(cells, dtype=np.float64)
-        missing = np.isnan(values)
+    def _matrix(self, features: Sequence[Any]) -> Floats:
+        """All numerical features, one row each; NaN for null."""
+        shape = len(features), len(self._numbers)
+        try:
+            cells = np.fromiter(chain.from_iterable(map(self._cells, features)), np.float64, shape[0] * shape[1])
+        except TypeError:  # a null
+            cells = np.array([self._cells(each) for each in features], dtype=np.float64)
+        return np.ascontiguousarray(cells.reshape(shape).T)
+
+    def _check_numbers(self, checked: Checked, matrix: Floats) -> None:
+        missing: Mask = np.isnan(matrix)
         with np.errstate(invalid="ignore"):
-            outside = (values < feature.limits.min) | (values > feature.limits.max)
-        column = NumberColumn(values, missing, outside)
-        if outside.any():
-            self._outside(checked, feature, column)
-        if feature.on_missing == "reject" and missing.any():
-            self._refuse(checked, missing, lambda _: _missing(feature.name, self.spec.model))
-        return column
+            outside: Mask = np.asarray((matrix < self._lowest) | (matrix > self._highest))
+        some_missing, some_outside = set(_rows(missing)), set(_rows(outside))
+        for row, (_, feature) in enumerate(self._numbers):
+            column = NumberColumn(matrix[row], missing[row], outside[row])
+            checked.columns[feature.name] = column
+            if row in some_outside:
+                self._outside(checked, feature, column)
+            if row in some_missing and feature.on_missing == "reject":
+                self._refuse_missing(checked, feature.name, column.missing)
 
     def _outside(self, checked: Checked, feature: NumericalFeature, column: NumberColumn) -> None:
         policy, values, outside = feature.on_out_of_limits, column.values, column.out_of_limits
         if policy == "reject":
-            self._refuse(checked, outside, lambda at: _out_of_limits(feature, self.spec.model, float(values[at])))
+            _refuse(checked, outside, lambda at: _out_of_limits(feature, self.spec.model, float(values[at])))
         elif policy in {"clip", "null"}:
             kept = np.clip(values[outside], feature.limits.min, feature.limits.max) if policy == "clip" else np.nan
             values[outside] = kept
             for at in np.flatnonzero(outside).tolist():
                 new = float(values[at]) if policy == "clip" else None
-                checked.changed.setdefault(checked.decoded[at], {})[feature.name] = new
+                checked.changed.setdefault(at, {})[feature.name] = new
 
-    def _words(self, checked: Checked, feature: CategoricalFeature, cells: tuple[str | None, ...]) -> WordColumn:
-        values = list(cells)
-        known = {*feature.categories, None}
-        missing, unseen = np.zeros(len(values), np.bool_), np.zeros(len(values), np.bool_)
-        found = set(values)
-        if None in found:
-            missing = np.fromiter((value is None for value in values), np.bool_, len(values))
-        if found - known:
-            unseen = np.fromiter((value not in known for value in values), np.bool_, len(values))
-            self._unseen(checked, feature, values, unseen)
-        if feature.on_missing == "reject" and missing.any():
-            self._refuse(checked, missing, lambda _: _missing(feature.name, self.spec.model))
-        return WordColumn(values, missing, unseen)
+    # ------------------------------------------------------------ words
 
-    def _unseen(self, checked: Checked, feature: CategoricalFeature, values: list[str | None], unseen: Mask) -> None:
+    def _check_words(self, checked: Checked, feature: CategoricalFeature, cells: Iterable[str | None]) -> WordColumn:
+        column = coded(cells, feature.categories)
+        if len(column.words) > column.known:
+            self._unseen(checked, feature, column)
+        if feature.on_missing == "reject" and column.missing.any():
+            self._refuse_missing(checked, feature.name, column.missing)
+        return column
+
+    def _unseen(self, checked: Checked, feature: CategoricalFeature, column: WordColumn) -> None:
         if feature.on_unseen == "reject":
-            self._refuse(checked, unseen, lambda at: _unseen(feature, self.spec.model, str(values[at])))
+            codes, words = column.codes, column.words
+            _refuse(checked, column.unseen, lambda at: _unseen(feature, self.spec.model, words[codes[at]]))
         elif feature.on_unseen == "null":
-            for at in np.flatnonzero(unseen).tolist():
-                values[at] = None
-                checked.changed.setdefault(checked.decoded[at], {})[feature.name] = None
+            for at in np.flatnonzero(column.unseen).tolist():
+                column.codes[at] = ABSENT
+                checked.changed.setdefault(at, {})[feature.name] = None
 
-    def _refuse(self, checked: Checked, where: Mask, why: Callable[[int], Rejection]) -> None:
-        for at in np.flatnonzero(where).tolist():
-            checked.rejected.setdefault(checked.decoded[at], why(at))
+    # ------------------------------------------------------------ predictions
+
+    def _check_predictions(self, checked: Checked, events: Sequence[Prediction]) -> None:
+        if self._all_predictions_fit(events):
+            return
+        for at, event in enumerate(events):
+            if at not in checked.rejected and (wrong := self._wrong_prediction(event)):
+                checked.rejected[at] = wrong
+
+    def _all_predictions_fit(self, events: Sequence[Prediction]) -> bool:
+        """A quick look at the whole batch; False where it has to be looked at one by one."""
+        if any(event.shadows for event in events):
+            return False
+        predicted = [output.prediction for event in events if (output := event.served) is not None]
+        if self.classes is not None:
+            return set(map(type, predicted)) <= {int} and self.classes.issuperset(predicted)
+        return set(map(type, predicted)) <= {float} and not any(
+            output.probability is not None for event in events if (output := event.served) is not None
+        )
 
     def _wrong_prediction(self, event: Prediction) -> Rejection | None:
         for output in (event.served, *event.shadows) if event.shadows else (event.served,):
@@ -193,14 +218,64 @@ class CompiledSpec:
         )
         return Rejection(Reason.WRONG_PREDICTION, sentence, self.spec.model)
 
+    def _refuse_missing(self, checked: Checked, name: str, where: Mask) -> None:
+        _refuse(checked, where, lambda _: _missing(name, self.spec.model))
 
-def _features_decoder(spec: ModelSpec) -> Callable[[msgspec.Raw], msgspec.Struct]:
-    """A decoder that takes exactly the spec's features, in any order, each of its type or null."""
+
+def coded(cells: Iterable[str | int | None], categories: Sequence[str | int]) -> WordColumn:
+    """Words (or classes) as codes: the categories keep their places, unseen words get the next ones as they come."""
+    words = list(categories)
+    place = _Places(words)
+    codes = np.array([place[cell] for cell in cells], dtype=np.int64)
+    unseen = codes >= len(categories) if len(words) > len(categories) else np.zeros(len(codes), np.bool_)
+    return WordColumn(codes, [str(word) for word in words], len(categories), codes == ABSENT, unseen)
+
+
+class _Places(dict[str | int | None, int]):
+    """Where each word stands; a word that stands nowhere is put at the end."""
+
+    def __init__(self, words: list[str | int]) -> None:
+        super().__init__((word, at) for at, word in enumerate(words))
+        self[None] = ABSENT
+        self._words = words
+
+    def __missing__(self, word: str | int) -> int:
+        self._words.append(word)
+        self[word] = len(self._words) - 1
+        return self[word]
+
+
+_NOTHING = NumberColumn(np.empty(0), np.empty(0, np.bool_), np.empty(0, np.bool_))
+
+
+def _rows(mask: Mask) -> list[int]:
+    """The rows in which anything is true."""
+    return np.unique(np.nonzero(mask)[0]).tolist() if mask.any() else []
+
+
+def _refuse(checked: Checked, where: Mask, why: Callable[[int], Rejection]) -> None:
+    for at in np.flatnonzero(where).tolist():
+        checked.rejected.setdefault(at, why(at))
+
+
+def _cells(names: Sequence[str]) -> Callable[[Any], tuple[float | None, ...]]:
+    """Reads these fields of the decoded features."""
+    if len(names) == 1:
+        one = attrgetter(names[0])
+        return lambda features: (one(features),)
+    return attrgetter(*names) if names else lambda _: ()
+
+
+def _decoder(spec: ModelSpec) -> Callable[[bytes], Prediction]:
+    """A decoder of whole events of this model, with exactly the spec's features, each of its type or null."""
     kinds: dict[str, Any] = {"numerical": float | None, "categorical": str | None}
     fields = [(f"f{index}", kinds[feature.type]) for index, feature in enumerate(spec.features)]
     rename = {f"f{index}": name for index, name in enumerate(spec.feature_names)}
-    shape = msgspec.defstruct("Features", fields, rename=rename, forbid_unknown_fields=True, gc=False)
-    return msgspec.json.Decoder(shape).decode
+    features = msgspec.defstruct("Features", fields, rename=rename, forbid_unknown_fields=True, gc=False)
+    own: list[tuple[str, Any]] = [("model", Literal[spec.model]), ("features", features)]
+    event = msgspec.defstruct("Event", own, bases=(Prediction,), kw_only=True, frozen=True, gc=False)
+    decode: Any = msgspec.json.Decoder(event).decode
+    return cast("Callable[[bytes], Prediction]", decode)
 
 
 def rewritten(value: bytes, change: Change) -> bytes:

@@ -7,6 +7,7 @@ newest event time of the same log and model; the first event sets it, and only v
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from tailrace_contracts.events import utc
 from tailrace_contracts.spec import EventTime
@@ -27,9 +28,9 @@ class TimeRule:
         self._behind = setting.max_behind_days * DAY_SECONDS
         self.follows_stream = setting.clock == "stream"
 
-    def believes(self, moment: float, reference: float) -> bool:
-        """Whether an event time lies near enough to the reference."""
-        return reference - self._behind <= moment <= reference + self._ahead
+    def believes(self, moment: Any, reference: Any) -> Any:
+        """Whether an event time lies near enough to the reference; for numbers, or for arrays of them."""
+        return (reference - self._behind <= moment) & (moment <= reference + self._ahead)
 
     def refusal(self, moment: float, reference: float, model: str) -> Rejection:
         """The sentence for an event time that is not believed."""

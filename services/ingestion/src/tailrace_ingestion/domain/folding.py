@@ -33,11 +33,10 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import Log, LogRange
 from tailrace_contracts.spec import CategoricalFeature, ClassLabel, Limits, ModelSpec
-from tailrace_ingestion.domain.checks import Column, Floats, NumberColumn, WordColumn
+from tailrace_ingestion.domain.checks import Column, Floats, Integers, NumberColumn, WordColumn
 from tailrace_ingestion.domain.event_time import DAY_SECONDS, moment_of
 from tailrace_statistics import CategoricalFold, NumericalFold
 
-Integers = npt.NDArray[np.int64]
 OUTPUTS = ("prediction", "probability", "latency_ms")
 """Columns beside the features; a feature of the same name takes precedence."""
 
@@ -90,6 +89,19 @@ class Rows:
     valid: npt.NDArray[np.bool_]
     columns: dict[str, Column]
 
+    def taken(self, rows: Integers) -> Rows:
+        """Some of the rows."""
+        columns = {name: taken(column, rows) for name, column in self.columns.items()}
+        return Rows(self.shape, self.offsets[rows], self.windows[rows], self.valid[rows], columns)
+
+
+def taken(column: Column, rows: Integers) -> Column:
+    """Some of a column's rows."""
+    if isinstance(column, NumberColumn):
+        return NumberColumn(column.values[rows], column.missing[rows], column.out_of_limits[rows])
+    codes, missing, unseen = column.codes[rows], column.missing[rows], column.unseen[rows]
+    return WordColumn(codes, column.words, column.known, missing, unseen)
+
 
 class ColumnFold:
     """A fold and, beside it, the counts of what the policies kept from it."""
@@ -115,19 +127,18 @@ class ColumnFold:
         """Whether the column is of the fold's type (a spec may have changed it)."""
         return isinstance(self._fold, NumericalFold) == isinstance(column, NumberColumn)
 
-    def add(self, column: Column, rows: Integers, valid: npt.NDArray[np.bool_]) -> None:
-        """Fold these rows of the column."""
-        self._missing += int(np.count_nonzero(column.missing[rows]))
+    def add(self, column: Column, valid: npt.NDArray[np.bool_]) -> None:
+        """Fold a column."""
+        self._missing += int(np.count_nonzero(column.missing))
         if isinstance(column, NumberColumn) and isinstance(self._fold, NumericalFold):
-            self._odd += int(np.count_nonzero(column.out_of_limits[rows]))
-            values = column.values[rows]
-            present = valid[rows] & ~np.isnan(values)
-            self._fold.fold(values if present.all() else values[present])
+            self._odd += int(np.count_nonzero(column.out_of_limits))
+            present = valid & ~np.isnan(column.values)
+            self._fold.fold(column.values if present.all() else column.values[present])
         elif isinstance(column, WordColumn) and isinstance(self._fold, CategoricalFold):
-            taken = [at for at in rows.tolist() if column.values[at] is not None and valid[at]]
-            unseen = int(np.count_nonzero(column.unseen[rows]))
-            self._odd += unseen - int(np.count_nonzero(column.unseen[taken])) if unseen else 0
-            self._fold.fold([column.values[at] for at in taken])
+            present = valid & (column.codes >= 0)
+            self._odd += int(np.count_nonzero(column.unseen & ~present))
+            counts = np.bincount(column.codes[present], minlength=len(column.words)).tolist()
+            self._fold.add({word: count for word, count in zip(column.words, counts, strict=True) if count})
 
     def summary(self) -> ColumnSummary:
         """The column so far. A fold counts the unseen words that it takes; `_odd` are those that it never saw."""
@@ -237,30 +248,33 @@ class SourceBook:
             self._fold(_joined(same))
 
     def _fold(self, rows: Rows) -> None:
-        order = np.argsort(rows.windows, kind="stable")
-        starts, first = np.unique(rows.windows[order], return_index=True)
-        for start, positions in zip(starts.tolist(), np.split(order, first[1:]), strict=True):
-            self._fold_window(rows, start, positions)
+        starts = np.unique(rows.windows).tolist()
+        if len(starts) == 1:
+            self._fold_window(rows, starts[0])
+            return
+        for start in starts:
+            self._fold_window(rows.taken(np.flatnonzero(rows.windows == start)), start)
 
-    def _fold_window(self, rows: Rows, start: float, positions: Integers) -> None:
+    def _fold_window(self, rows: Rows, start: float) -> None:
         shape = rows.shape
         key = WindowKey(shape.spec.model, start, start + shape.width)
         window = self.windows.get(key)
         if window is None:
-            window = self.windows[key] = Window(int(rows.offsets[positions[0]]))
-        positions = positions[rows.offsets[positions] > window.through_offset]
-        if not len(positions):
+            window = self.windows[key] = Window(int(rows.offsets[0]))
+        if rows.offsets[0] <= window.through_offset:
+            rows = rows.taken(np.flatnonzero(rows.offsets > window.through_offset))
+        if not len(rows.offsets):
             return
         window.revision, window.lateness, window.dirty = shape.revision, shape.lateness, True
-        window.through_offset = int(rows.offsets[positions[-1]])
-        window.events += int(np.count_nonzero(rows.valid[positions]))
+        window.through_offset = int(rows.offsets[-1])
+        window.events += int(np.count_nonzero(rows.valid))
         for name, column in rows.columns.items():
-            if name in OUTPUTS and name not in shape.spec.feature_names and not _any(column, positions):
+            if name in OUTPUTS and name not in shape.spec.feature_names and bool(column.missing.all()):
                 continue
             fold = window.columns.get(name)
             if fold is None or not fold.takes(column):
                 fold = window.columns[name] = ColumnFold.of(column, shape.categories(name))
-            fold.add(column, positions, rows.valid)
+            fold.add(column, rows.valid)
 
     # ------------------------------------------------------------ publication
 
@@ -336,10 +350,6 @@ def _words(summary: ColumnSummary, name: str, shape: Shape | None) -> tuple[str,
     return tuple(summary.counts) if isinstance(summary, CategoricalSummary) else ()
 
 
-def _any(column: Column, positions: Integers) -> bool:
-    return not bool(column.missing[positions].all())
-
-
 def _joined(parts: list[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
@@ -360,4 +370,14 @@ def _joined_column(parts: list[Column]) -> Column:
         return NumberColumn(np.concatenate([part.values for part in numbers]), missing, outside)
     words = [part for part in parts if isinstance(part, WordColumn)]
     unseen = np.concatenate([part.unseen for part in words])
-    return WordColumn([value for part in words for value in part.values], missing, unseen)
+    return WordColumn(*_one_list(words), missing, unseen)
+
+
+def _one_list(parts: list[WordColumn]) -> tuple[Integers, list[str], int]:
+    """Codes, words and number of known words of all parts: the known ones are the same, unseen ones follow in turn."""
+    known = parts[0].known
+    words, codes = parts[0].words[:known], []
+    for part in parts:
+        codes.append(np.where(part.codes >= known, part.codes + (len(words) - known), part.codes))
+        words += part.words[known:]
+    return np.concatenate(codes), words, known

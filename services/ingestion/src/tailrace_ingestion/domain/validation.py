@@ -7,26 +7,30 @@ valid event moves the watermark that the next one is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
 from tailrace_contracts import cloudevents
+from tailrace_contracts.spec import ClassLabel, Label
 from tailrace_ingestion.domain import diagnosis, wire
 from tailrace_ingestion.domain.checks import (
     Change,
     Checked,
     Column,
     CompiledSpec,
+    Floats,
+    Mask,
     NumberColumn,
-    WordColumn,
+    coded,
     rewritten,
 )
 from tailrace_ingestion.domain.event_time import TimeRule
-from tailrace_ingestion.domain.folding import Rows, Shape, SourceBook
+from tailrace_ingestion.domain.folding import Rows, Shape, SourceBook, taken
 from tailrace_ingestion.domain.reasons import Reason, Rejection
 
 VALUE_REASONS = frozenset({Reason.OUT_OF_LIMITS, Reason.UNSEEN_CATEGORY, Reason.MISSING_VALUE})
@@ -34,38 +38,27 @@ VALUE_REASONS = frozenset({Reason.OUT_OF_LIMITS, Reason.UNSEEN_CATEGORY, Reason.
 
 E = TypeVar("E", wire.Prediction, wire.Label)
 Decode = Callable[[bytes], E]
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+_LOOK_EVERY = 50
+_MODEL = b'"model"'
 
 
-class Arrival(Protocol):
-    """A record as the checks see it."""
+class Arrivals(Protocol):
+    """Records of one log as the checks see them, column by column."""
 
-    @property
-    def offset(self) -> int:
-        """Its place in the log."""
-        ...
-
-    @property
-    def timestamp_ms(self) -> int:
-        """When the broker received it."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Its value."""
-        ...
+    offsets: list[int]
+    timestamps_ms: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
 
 
 @dataclass(slots=True)
 class Batch(Generic[E]):
     """Records of one log on their way through the checks. Positions are those of `arrivals`."""
 
-    arrivals: Sequence[Arrival]
+    arrivals: Arrivals
     events: list[E | None] = field(default_factory=list)
+    unknown: dict[int, str] = field(default_factory=dict)
     refused: dict[int, Rejection] = field(default_factory=dict)
     replaced: dict[int, bytes] = field(default_factory=dict)
     changed: dict[int, Change] = field(default_factory=dict)
@@ -79,12 +72,14 @@ class Batch(Generic[E]):
                 models.setdefault(event.model, []).append(position)
         return models
 
+    def original(self, position: int) -> bytes:
+        """The event as it came, unwrapped."""
+        return self.replaced.get(position, self.arrivals.values[position] or b"")
+
     def value(self, position: int) -> bytes:
         """What is forwarded: the original bytes, unless something had to change."""
-        if not self.replaced and not self.changed:
-            return self.arrivals[position].value or b""
-        original = self.replaced.get(position, self.arrivals[position].value or b"")
         change = self.changed.get(position)
+        original = self.original(position)
         return original if change is None else rewritten(original, change)
 
 
@@ -99,29 +94,96 @@ class Model(NamedTuple):
 # ---------------------------------------------------------------- parsing
 
 
-def parse_predictions(arrivals: Sequence[Arrival]) -> Batch[wire.Prediction]:
-    """Decode prediction events; those that are none are refused."""
-    return _parsed(Batch(arrivals), wire.decode_prediction, "prediction-made")
+def parse_predictions(arrivals: Arrivals, models: Mapping[str, Model]) -> Batch[wire.Prediction]:
+    """Decode prediction events, each with its model's decoder; refuse what is none.
 
-
-def parse_labels(arrivals: Sequence[Arrival]) -> Batch[wire.Label]:
-    """Decode label events; those that are none are refused."""
-    return _parsed(Batch(arrivals), wire.decode_label, "label-given")
-
-
-def _parsed(batch: Batch[E], decode: Decode[E], expected: str) -> Batch[E]:
-    for position, arrival in enumerate(batch.arrivals):
+    A log mostly holds one model, so the first event's decoder is tried on all; when another model turns up, each
+    event's model is looked for in its bytes first. Events of models that are not among these are left in `unknown`.
+    """
+    batch: Batch[wire.Prediction] = Batch(arrivals)
+    decoders = {name.encode(): model.compiled.decode for name, model in models.items()}
+    decode = decoders.get(_peeked(arrivals.values[0] or b""))
+    append, rest = batch.events.append, iter(arrivals.values)
+    while len(batch.events) < len(arrivals.values):
         try:
-            batch.events.append(decode(arrival.value or b""))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            batch.events.append(_second_try(batch, position, decode, expected, str(error)))
+            if decode is not None:
+                for value in rest:
+                    append(decode(value or b""))
+            else:
+                for value in rest:
+                    append(decoders[_peeked(value or b"")](value or b""))
+        except (*_UNREADABLE, KeyError):
+            at = len(batch.events)
+            append(event := _closely(batch, at, models))
+            if event is not None and event.model in models:
+                peeked = _peeked(batch.original(at)) in decoders
+                decode = None if peeked else models[event.model].compiled.decode
+    _check_envelopes(batch)
+    return batch
+
+
+def parse_unknown(batch: Batch[wire.Prediction], models: Mapping[str, Model]) -> None:
+    """Try the events of unknown models again; refuse those that still are."""
+    waiting, batch.unknown = batch.unknown, {}
+    for position in waiting:
+        if position not in batch.refused:
+            batch.events[position] = _closely(batch, position, models)
+    for position, name in batch.unknown.items():
+        refuse_unknown(batch, [position], name)
+
+
+def models_in(arrivals: Arrivals) -> set[str]:
+    """The models of a batch, by a look at some of its events: the others turn up in `parse_predictions`."""
+    some = {_peeked(value): value for value in arrivals.values[::_LOOK_EVERY] if value}
+    found = set()
+    for value in some.values():
+        with suppress(*_UNREADABLE):
+            found.add(wire.decode_prediction(value).model)
+    return found
+
+
+def _peeked(value: bytes) -> bytes:
+    """The name of the model, most probably: whoever writes JSON otherwise is looked at closely."""
+    start = value.find(b'"', value.find(_MODEL) + len(_MODEL)) + 1
+    return value[start : value.find(b'"', start)]
+
+
+def _closely(batch: Batch[wire.Prediction], position: int, models: Mapping[str, Model]) -> wire.Prediction | None:
+    """One event that the fast way did not take: of another model, unknown, wrapped, or wrong."""
+    try:
+        event = wire.decode_prediction(batch.original(position))
+    except _UNREADABLE as error:
+        second = _second_try(batch, position, wire.decode_prediction, "prediction-made", str(error))
+        if second is None:
+            return None
+        event = second
+    model = models.get(event.model)
+    if model is None:
+        batch.unknown[position] = event.model
+        return event
+    try:
+        return model.compiled.decode(batch.original(position))
+    except _UNREADABLE as error:
+        wrong = diagnosis.of_features(bytes(event.features), model.compiled.spec, str(error))
+        batch.refused[position] = _wrong_key(batch, position, event) or wrong
+        return None
+
+
+def parse_labels(arrivals: Arrivals) -> Batch[wire.Label]:
+    """Decode label events; those that are none are refused."""
+    batch: Batch[wire.Label] = Batch(arrivals)
+    for position, value in enumerate(arrivals.values):
+        try:
+            batch.events.append(wire.decode_label(value or b""))
+        except _UNREADABLE as error:
+            batch.events.append(_second_try(batch, position, wire.decode_label, "label-given", str(error)))
     _check_envelopes(batch)
     return batch
 
 
 def _second_try(batch: Batch[E], position: int, decode: Decode[E], expected: str, problem: str) -> E | None:
     """A structured CloudEvent is unwrapped; anything else is refused with a diagnosis."""
-    value = batch.arrivals[position].value
+    value = batch.arrivals.values[position]
     try:
         inner = cloudevents.unwrap(value or b"")
     except (ValueError, RecursionError):
@@ -129,7 +191,7 @@ def _second_try(batch: Batch[E], position: int, decode: Decode[E], expected: str
         return None
     try:
         event = decode(inner)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         batch.refused[position] = diagnosis.of_value(inner, expected, str(error))
         return None
     batch.replaced[position] = inner
@@ -138,19 +200,30 @@ def _second_try(batch: Batch[E], position: int, decode: Decode[E], expected: str
 
 def _check_envelopes(batch: Batch[E]) -> None:
     """A producer may leave `type` out, but not the key: without it, label and prediction lie on different logs."""
+    events = [event for event in batch.events if event is not None]
+    if len(events) == len(batch.events):
+        typed = msgspec.UNSET not in {event.type for event in events}
+        if typed and [event.prediction_id.encode() for event in events] == batch.arrivals.keys:
+            return
     for position, event in enumerate(batch.events):
         if event is None:
             continue
         if event.type is msgspec.UNSET:
             batch.changed[position] = {}
-        key = batch.arrivals[position].key
-        if key != event.prediction_id.encode():
-            found = "none" if key is None else diagnosis.shown(key.decode("utf-8", "replace"))
-            sentence = (
-                f"the record's key is {found}, expected the prediction_id {diagnosis.shown(event.prediction_id)}; "
-                "publish both predictions and labels under it, so that they meet"
-            )
-            batch.refused[position] = Rejection(Reason.WRONG_KEY, sentence, event.model)
+        if wrong := _wrong_key(batch, position, event):
+            batch.refused[position] = wrong
+
+
+def _wrong_key(batch: Batch[E], position: int, event: E) -> Rejection | None:
+    key = batch.arrivals.keys[position]
+    if key == event.prediction_id.encode():
+        return None
+    found = "none" if key is None else diagnosis.shown(key.decode("utf-8", "replace"))
+    sentence = (
+        f"the record's key is {found}, expected the prediction_id {diagnosis.shown(event.prediction_id)}; "
+        "publish both predictions and labels under it, so that they meet"
+    )
+    return Rejection(Reason.WRONG_KEY, sentence, event.model)
 
 
 def refuse_unknown(batch: Batch[E], positions: Sequence[int], model: str) -> None:
@@ -170,87 +243,90 @@ def check_predictions(batch: Batch[wire.Prediction], positions: Sequence[int], m
     for at, change in checked.changed.items():
         if at not in checked.rejected:
             batch.changed.setdefault(positions[at], {}).update(change)
-    times = _Times(batch, positions, model, book, checked)
-    for at, event in enumerate(events):
-        times.judge(at, event)
-    times.close()
+    moments = np.array([event.time.timestamp() for event in events])
+    arrived = np.array([batch.arrivals.timestamps_ms[at] for at in positions]) / 1000
+    judged = _judged(moments, arrived, checked, model, book)
+    batch.late += judged.late
     batch.refused.update({positions[at]: why for at, why in checked.rejected.items()})
-    if times.counted:
-        places = {position: row for row, position in enumerate(checked.decoded)}
-        rows = np.array([places[at] for at in times.counted], dtype=np.int64)
-        columns = {name: _taken(column, rows) for name, column in checked.columns.items()}
-        outputs = _outputs([events[at] for at in times.counted], classes=model.compiled.classes is not None)
-        offsets = np.array([batch.arrivals[positions[at]].offset for at in times.counted], dtype=np.int64)
-        valid = np.array(times.valid, dtype=np.bool_)
-        book.add(Rows(model.shape, offsets, np.array(times.windows), valid, outputs | columns))
+    if judged.counted.any():
+        rows = np.flatnonzero(judged.counted)
+        outputs = _outputs([events[at] for at in rows.tolist()], model.compiled.spec.label)
+        columns = outputs | {name: taken(column, rows) for name, column in checked.columns.items()}
+        offsets = np.array([batch.arrivals.offsets[at] for at in positions], dtype=np.int64)
+        book.add(Rows(model.shape, offsets[rows], judged.windows[rows], judged.valid[rows], columns))
 
 
-class _Times:
-    """Judges the event times of one model in order of arrival, and says which events are counted in which window."""
+class _Judged(NamedTuple):
+    """Which events are counted in which window, which of them are valid, and how many valid ones are late."""
 
-    def __init__(
-        self, batch: Batch[wire.Prediction], positions: Sequence[int], model: Model, book: SourceBook, checked: Checked
-    ) -> None:
-        self.counted: list[int] = []
-        self.windows: list[float] = []
-        self.valid: list[bool] = []
-        self._batch, self._positions, self._book, self._rejected = batch, positions, book, checked.rejected
-        self._rule, self._name = model.rule, model.shape.spec.model
-        self._width, self._lateness = model.shape.width, model.shape.lateness
-        self._newest = book.newest.get(self._name)
-
-    def judge(self, at: int, event: wire.Prediction) -> None:
-        """Believe this event's time or refuse it; count it in its window unless that is closed."""
-        refused = self._rejected.get(at)
-        if refused is not None and refused.code not in VALUE_REASONS:
-            return
-        moment, reference = event.time.timestamp(), self._newest
-        if not self._rule.follows_stream:
-            reference = self._batch.arrivals[self._positions[at]].timestamp_ms / 1000
-        if reference is not None and not self._rule.believes(moment, reference):
-            self._rejected.setdefault(at, self._rule.refusal(moment, reference, self._name))
-            return
-        if refused is None and (self._newest is None or moment > self._newest):
-            self._newest = moment
-        start = moment // self._width * self._width
-        if self._newest is not None and start + self._width + self._lateness <= self._newest:
-            self._batch.late += refused is None
-            return
-        self.counted.append(at)
-        self.windows.append(start)
-        self.valid.append(refused is None)
-
-    def close(self) -> None:
-        """Write the watermark down."""
-        if self._newest is not None:
-            self._book.newest[self._name] = self._newest
+    counted: Mask
+    windows: Floats
+    valid: Mask
+    late: int
 
 
-def _taken(column: Column, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Column:
-    if len(rows) == len(column.missing):
-        return column
-    if isinstance(column, NumberColumn):
-        return NumberColumn(column.values[rows], column.missing[rows], column.out_of_limits[rows])
-    return WordColumn([column.values[at] for at in rows.tolist()], column.missing[rows], column.unseen[rows])
+def _judged(moments: Floats, arrived: Floats, checked: Checked, model: Model, book: SourceBook) -> _Judged:
+    """Believe each event's time or refuse it; count it in its window unless that is closed. Moves the watermark on."""
+    rule, shape, name = model.rule, model.shape, model.shape.spec.model
+    judged, valid = np.ones(len(moments), np.bool_), np.ones(len(moments), np.bool_)
+    for at, refused in checked.rejected.items():
+        valid[at] = False
+        judged[at] = refused.code in VALUE_REASONS
+    newest = book.newest.get(name, -np.inf)
+    if rule.follows_stream:
+        believed = _believed_in_order(moments, newest, judged, valid, rule)
+        reference = _watermarks(newest, moments, valid & believed)[:-1]
+    else:
+        believed, reference = np.asarray(rule.believes(moments, arrived), np.bool_), arrived
+    for at in np.flatnonzero(judged & ~believed).tolist():
+        checked.rejected.setdefault(at, rule.refusal(float(moments[at]), float(reference[at]), name))
+    valid &= believed
+    after = _watermarks(newest, moments, valid)[1:]
+    if after[-1] > -np.inf:
+        book.newest[name] = float(after[-1])
+    windows = moments // shape.width * shape.width
+    late = judged & believed & (windows + shape.width + shape.lateness <= after)
+    return _Judged(judged & believed & ~late, windows, valid, int(np.count_nonzero(late & valid)))
 
 
-def _outputs(events: Sequence[wire.Prediction], *, classes: bool) -> dict[str, Column]:
-    """The served output as columns beside the features."""
+def _watermarks(newest: float, moments: Floats, moving: Mask) -> Floats:
+    """The newest event time before the first event and after each; only those that are `moving` it count."""
+    marks: Floats = np.maximum.accumulate(np.concatenate(([newest], np.where(moving, moments, -np.inf))))
+    return marks
+
+
+def _believed_in_order(moments: Floats, newest: float, judged: Mask, valid: Mask, rule: TimeRule) -> Mask:
+    """What the stream's own clock believes: each valid event moves the watermark that the next is compared with.
+
+    When all are believed, one pass over the running maximum says so. Otherwise what is refused changes what the others
+    are compared with, and they are taken one by one.
+    """
+    before = _watermarks(newest, moments, valid)[:-1]
+    believed: Mask = rule.believes(moments, before) | np.isneginf(before)
+    if (believed | ~judged).all():
+        return believed
+    for at in np.flatnonzero(judged).tolist():
+        believed[at] = newest == -np.inf or bool(rule.believes(moments[at], newest))
+        if believed[at] and valid[at]:
+            newest = max(newest, float(moments[at]))
+    return believed
+
+
+def _outputs(events: Sequence[wire.Prediction], label: Label) -> dict[str, Column]:
+    """The served output as columns beside the features: classes are words, a regression's predictions are numbers."""
     served = [event.served for event in events]
+    predicted: list[Any]
+    if all(served):
+        known = [output for output in served if output is not None]
+        predicted, probable = [each.prediction for each in known], [each.probability for each in known]
+    else:
+        predicted = [None if output is None else output.prediction for output in served]
+        probable = [None if output is None else output.probability for output in served]
     return {
-        "prediction": _predictions(served, classes=classes),
-        "probability": _numbers([None if output is None else output.probability for output in served]),
+        "prediction": coded(predicted, label.classes) if isinstance(label, ClassLabel) else _numbers(predicted),
+        "probability": _numbers(probable),
         "latency_ms": _numbers([event.latency_ms for event in events]),
     }
-
-
-def _predictions(served: Sequence[wire.Output | None], *, classes: bool) -> Column:
-    """Classes are words, the predictions of a regression are numbers."""
-    if not classes:
-        return _numbers([None if output is None else output.prediction for output in served])
-    words = [None if output is None else str(output.prediction) for output in served]
-    absent = np.fromiter((word is None for word in words), np.bool_, len(words))
-    return WordColumn([*words], absent, np.zeros(len(words), dtype=np.bool_))
 
 
 def _numbers(cells: Sequence[float | None]) -> NumberColumn:
@@ -274,7 +350,7 @@ def check_labels(
         label = batch.events[at]
         if label is None:
             continue
-        moment, arrived = label.time.timestamp(), batch.arrivals[at].timestamp_ms / 1000
+        moment, arrived = label.time.timestamp(), batch.arrivals.timestamps_ms[at] / 1000
         against = reference if rule.follows_stream else arrived
         refused = model.compiled.check_label(label.label)
         if refused is None and against is not None and not rule.believes(moment, against):
