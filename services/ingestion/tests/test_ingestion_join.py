@@ -3,31 +3,42 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace_contracts.events import ExampleLabelled, LabelGiven, PredictionMade
+from tailrace_contracts.events import (
+    CoverageMeasured,
+    Event,
+    EventParked,
+    ExampleLabelled,
+    LabelGiven,
+    PredictionMade,
+)
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.adapters.rocksdb import RocksStores
+from tailrace_ingestion.app import INSTRUMENTS
 from tailrace_ingestion.consumers import Joining
 from tailrace_ingestion.ports import Places, Stores
 from tailrace_ingestion.testing import (
+    START,
     FixedOffsets,
     FixedSpecs,
     MemoryStores,
     applied,
     label,
     prediction,
+    rain_spec,
     record_of,
 )
+from tailrace_runtime.deadletters import original
 from tailrace_runtime.errors import RetryLater
-from tailrace_runtime.metrics import Instrument, Metrics
+from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.records import Record
-from tailrace_runtime.testing import RecordingProducer
+from tailrace_runtime.testing import FixedClock, RecordingProducer
 
 PREDICTIONS, LABELS = Log("predictions", 0), Log("labels", 0)
-INSTRUMENT = Instrument("tailrace_join_records", "gauge", "join", ("outcome",))
 
 
 class Join:
@@ -37,25 +48,39 @@ class Join:
         self.stores = stores or MemoryStores()
         self.producer = RecordingProducer()
         self.offsets = FixedOffsets()
-        self.metrics = Metrics("ingestion", [INSTRUMENT])
+        self.metrics = Metrics("ingestion", INSTRUMENTS)
         self.logs: dict[str, list[Record]] = {"predictions": [], "labels": []}
+        self.specs = FixedSpecs(applied())
+        self._committed = (0, 0)
         self.role = self._role()
 
     def _role(self) -> Joining:
-        return Joining(FixedSpecs(applied()), self.stores, self.offsets, self.producer, self.metrics)
+        return Joining(
+            self.specs,
+            self.stores,
+            self.offsets,
+            self.producer,
+            self.metrics,
+            clock=FixedClock(),
+            coverage_seconds=0.0,
+        )
 
-    async def begin(self) -> dict[Log, int]:
+    async def begin(self, places: dict[Log, Places] | None = None) -> dict[Log, int]:
         """A new life of the role; where it reads on."""
+        self.offsets.known = places or {
+            PREDICTIONS: Places(0, self._committed[0], len(self.logs["predictions"])),
+            LABELS: Places(0, self._committed[1], len(self.logs["labels"])),
+        }
         self.role = self._role()
         return await self.role.assigned({PREDICTIONS, LABELS})
 
     def committed(self, predictions: int, labels: int) -> None:
         """What the group had committed before the next life."""
-        self.offsets.known = {PREDICTIONS: Places(0, predictions, 1 << 40), LABELS: Places(0, labels, 1 << 40)}
+        self._committed = (predictions, labels)
 
     async def take(self, *events: PredictionMade | LabelGiven, trigger: int | None = None) -> list[ExampleLabelled]:
         """Put events on their logs and handle each; the examples that came of it."""
-        before = len(self.producer.sent)
+        before = len(self.examples())
         for event in events:
             topic = "predictions" if isinstance(event, PredictionMade) else "labels"
             headers = () if trigger is None else (("trigger-offset", b"%d" % trigger),)
@@ -75,7 +100,24 @@ class Join:
     async def count(self, outcome: str) -> int:
         """A counter of the join."""
         await self.role.tick()
-        return int(self.metrics.value("tailrace_join_records", outcome=outcome))
+        return int(self.metrics.value("tailrace_join_records", model="rain", outcome=outcome))
+
+    def letters(self) -> list[tuple[str, int, bytes]]:
+        """Every dead letter: its code, and where the record stood and what it was."""
+        found = [original_of(event) for event in self.producer.events("dead-letters")]
+        return [(code, record.offset, record.value or b"") for code, record in found]
+
+    async def coverage(self) -> dict[int, CoverageMeasured]:
+        """The newest coverage of each window, by the day on which it begins."""
+        await self.role.tick()
+        found = [each for each in self.producer.events("label-coverage") if isinstance(each, CoverageMeasured)]
+        return {(each.window.start - START).days: each for each in found}
+
+
+def original_of(event: Event) -> tuple[str, Record]:
+    """A dead letter's code and record."""
+    assert isinstance(event, EventParked)
+    return event.code, original(event)
 
 
 @pytest.fixture
@@ -109,12 +151,56 @@ async def test_a_label_before_its_prediction_waits(join: Join) -> None:
     assert (await join.count("waiting_labels"), await join.count("joined")) == (0, 1)
 
 
-async def test_a_label_for_an_unknown_prediction_waits_and_expires(join: Join) -> None:
-    """Labels without a prediction would fill the disk, or vanish without being counted."""
+async def test_a_label_whose_prediction_never_comes_is_parked(join: Join) -> None:
+    """Labels without a prediction would fill the disk, or vanish without a trace."""
     await join.take(label(999, days=1), prediction(1), prediction(2, days=90))
-    assert (await join.count("waiting_labels"), await join.count("expired_labels")) == (1, 0)
+    assert (await join.count("waiting_labels"), await join.count("unmatched_labels")) == (1, 0)
     await join.take(prediction(3, days=91.5))
-    assert (await join.count("waiting_labels"), await join.count("expired_labels")) == (0, 1)
+    assert (await join.count("waiting_labels"), await join.count("unmatched_labels")) == (0, 1)
+    assert join.letters() == [("prediction-never-came", 0, label(999, days=1).encode())]
+    assert (await join.coverage())[0].unmatched_labels == 1
+    await join.take(prediction(999, days=92), label(999, days=1))
+    assert (await join.count("joined"), await join.count("unmatched_labels")) == (1, 1)
+
+
+async def test_a_label_after_the_horizon_of_its_prediction_is_parked_as_late(join: Join) -> None:
+    """Nobody would know that the horizon is too short; or a repeated label be taken for a late one."""
+    await join.take(prediction(1), prediction(2), label(2, days=3), prediction(3, days=100), label(3, days=104))
+    assert await join.count("expired_predictions") == 1
+    assert await join.take(label(1, days=104), label(2, days=104), label(2, 0, days=104), prediction(1)) == []
+    counts = [await join.count(each) for each in ("late_labels", "duplicate_labels", "duplicate_predictions")]
+    assert counts == [2, 1, 1]
+    assert [(code, offset) for code, offset, _ in join.letters()] == [("label-too-late", 2), ("label-too-late", 4)]
+    window = (await join.coverage())[0]
+    assert (window.predictions, window.labelled, window.expired, window.late_labels) == (2, 1, 1, 2)
+    await join.take(prediction(4, days=200), label(4, days=204))
+    await join.role.tick()
+    store = join.stores.open(0)
+    assert [store.get(b"e|rain|p%d" % n) is None for n in (1, 2, 3, 4)] == [True, True, False, False]
+
+
+async def test_killed_before_a_refused_label_is_on_the_dead_letters(join: Join) -> None:
+    """A label would be counted as refused, and be nowhere."""
+    await join.take(label(999, days=1), prediction(1), prediction(3, days=92))
+    join.producer.fail_next()
+    with pytest.raises(RetryLater):
+        await join.role.tick()
+    assert await join.count("unmatched_labels") == 1
+    assert len(join.letters()) == 1
+
+
+async def test_nothing_expires_while_one_log_is_not_read(join: Join) -> None:
+    """A lost disk would cost every label: predictions would be read first, and expire before their labels are read."""
+    day = 86_400_000
+    join.logs = {
+        "predictions": [record_of(prediction(n, days=n), "predictions", n, timestamp_ms=n * day) for n in range(200)],
+        "labels": [record_of(label(n, days=n + 1), "labels", n, timestamp_ms=(n + 1) * day) for n in range(200)],
+    }
+    await join.begin()
+    await join.read("predictions", join.logs["predictions"])
+    assert await join.count("expired_predictions") == 0
+    await join.read("labels", join.logs["labels"])
+    assert (await join.count("joined"), len(join.examples())) == (200, 200)
 
 
 async def test_where_the_labels_are_silent_the_brokers_clock_counts_too(join: Join) -> None:
@@ -133,7 +219,7 @@ async def test_a_prediction_without_a_label_expires_by_the_labels_time(join: Joi
     await join.take(label(3, days=104))
     assert (await join.count("expired_predictions"), await join.count("waiting_predictions")) == (1, 0)
     assert await join.take(label(1)) == []
-    assert await join.count("waiting_labels") == 1
+    assert (await join.count("waiting_labels"), await join.count("late_labels")) == (0, 1)
 
 
 async def test_labels_far_behind_predictions_still_meet_them(join: Join) -> None:
@@ -196,8 +282,73 @@ async def test_records_that_were_forwarded_again_are_passed_over(join: Join) -> 
 
 async def test_a_record_that_is_no_event_is_parked(join: Join) -> None:
     """A stray record on `predictions` would stop the join for ever."""
-    outcome = await join.role.predictions([Record("predictions", 0, 0, 0, b"k", b"{}", ())])
-    assert [parked.code for parked in outcome.parked] == ["not-an-event"]
+    await join.role.predictions([Record("predictions", 0, 0, 0, b"k", b"{}", ())])
+    assert join.letters() == [("not-an-event", 0, b"{}")]
+    join.logs["predictions"].append(Record("predictions", 0, 0, 0, b"k", b"{}", ()))
+    assert await join.begin() == {PREDICTIONS: 1, LABELS: 0}
+
+
+async def test_coverage_says_what_became_of_a_windows_predictions(join: Join) -> None:
+    """Nobody would see that labels of last week have stopped coming, or from which records that is known."""
+    await join.take(*(prediction(n, days=n / 2) for n in range(30)))
+    await join.take(*(label(n, days=n / 2 + 1) for n in range(0, 30, 3)), label(0, 0, days=2))
+    found = await join.coverage()
+    assert {day: (each.predictions, each.labelled, each.corrections) for day, each in found.items()} == {
+        0: (20, 7, 1),
+        10: (10, 3, 0),
+    }
+    assert found[0].label_delays == {"131072": 7}
+    assert found[0].partition == 0
+    assert (found[0].through, str(found[0].derived_from)) == (41, "labels[0]@0..10, predictions[0]@0..29")
+    assert str(found[10].derived_from) == "labels[0]@0..10, predictions[0]@20..29"
+    (first, *_) = join.producer.on("label-coverage")
+    assert first.key == b"0|rain|2024-01-08T00:00:00+00:00"
+    published = len(join.producer.on("label-coverage"))
+    await join.role.tick()
+    assert len(join.producer.on("label-coverage")) == published
+
+
+async def test_coverage_survives_a_lost_disk(join: Join) -> None:
+    """After a move, coverage would be counted twice, or fall back to what a half-read log says."""
+    await join.take(*(prediction(n) for n in range(8)), *(label(n) for n in range(5)))
+    before = await join.coverage()
+    join.committed(predictions=8, labels=5)
+    join.stores.destroy(0)
+    await join.begin()
+    await join.read("predictions", join.logs["predictions"])
+    published = len(join.producer.on("label-coverage"))
+    await join.role.tick()
+    assert len(join.producer.on("label-coverage")) == published
+    await join.read("labels", join.logs["labels"])
+    assert await join.coverage() == before
+
+
+async def test_a_broker_that_is_away_puts_coverage_off(join: Join) -> None:
+    """What changed during an outage would never be published."""
+    await join.take(prediction(1))
+    join.producer.fail_next()
+    with pytest.raises(RetryLater):
+        await join.role.tick()
+    assert (await join.coverage())[0].predictions == 1
+
+
+async def test_another_window_in_the_spec_leaves_counted_predictions_where_they_are(join: Join) -> None:
+    """A label would be counted in a window that never counted its prediction."""
+    await join.take(prediction(1))
+    narrow = rain_spec(monitors={"window_days": 1, "allowed_lateness_days": 5})
+    join.specs = FixedSpecs(applied(narrow, 2))
+    await join.begin({PREDICTIONS: Places(0, 1, 1), LABELS: Places(0, 0, 0)})
+    await join.take(label(1), prediction(2))
+    found = await join.coverage()
+    assert {day: (each.predictions, each.labelled) for day, each in found.items()} == {0: (1, 1), 2: (1, 0)}
+    assert [(each.window.end - each.window.start).days for each in found.values()] == [10, 1]
+
+
+async def test_a_state_of_another_format_is_made_anew(join: Join) -> None:
+    """After an upgrade the join would stop, or count on from numbers that mean something else."""
+    await join.take(prediction(1), label(1))
+    join.stores.open(0).write({b"progress": msgspec.msgpack.encode({"next": {"predictions": 1, "labels": 1}})})
+    assert await join.begin() == {PREDICTIONS: 0, LABELS: 0}
 
 
 async def test_killed_after_publication_before_the_state_is_written(join: Join) -> None:
@@ -264,14 +415,15 @@ async def test_what_was_not_committed_is_published_after_a_loss(join: Join) -> N
 async def test_a_state_of_other_topics_is_put_away(join: Join) -> None:
     """After the topics were made anew, the join would wait for offsets that come in a year."""
     await join.take(prediction(1), label(1))
-    join.offsets.known = {PREDICTIONS: Places(0, 0, 0), LABELS: Places(0, 0, 0)}
-    assert await join.begin() == {PREDICTIONS: 0, LABELS: 0}
+    assert await join.begin({PREDICTIONS: Places(0, 0, 0), LABELS: Places(0, 0, 0)}) == {PREDICTIONS: 0, LABELS: 0}
 
 
 async def test_offsets_that_retention_removed_are_not_asked_for(join: Join) -> None:
     """A rebuild would stop at records that are gone."""
-    join.offsets.known = {PREDICTIONS: Places(500, 600, 700), LABELS: Places(80, 90, 100)}
-    assert await join.begin() == {PREDICTIONS: 500, LABELS: 80}
+    assert await join.begin({PREDICTIONS: Places(500, 600, 700), LABELS: Places(80, 90, 100)}) == {
+        PREDICTIONS: 500,
+        LABELS: 80,
+    }
 
 
 events = st.lists(
@@ -317,6 +469,9 @@ async def test_any_order_and_any_death_lead_to_the_same_truth(
         int(each.prediction_id[1:]): each.label for each in sorted(join.examples(), key=lambda e: e.label_revision)
     }
     assert final == {number: value for number, value in truth.items() if number in asked}
+    coverage = (await join.coverage()).get(0)
+    counted = (0, 0) if coverage is None else (coverage.predictions, coverage.labelled)
+    assert counted == (len(asked), len(asked & truth.keys()))
 
 
 # ---------------------------------------------------------------- stores: one suite, two of them
@@ -337,6 +492,8 @@ def test_a_store_keeps_what_was_written_in_order_of_keys(stores: Stores) -> None
     store.close()
     store = stores.open(0)
     assert (store.get(b"a"), store.get(b"b"), store.get(b"zz")) == (b"one", None, None)
+    assert store.get_many([b"c", b"b", b"a"]) == [b"3", None, b"one"]
+    assert store.get_many([]) == []
     assert (store.keys(b"a", b"\xff", 10), store.keys(b"a", b"c", 10)) == ([b"a", b"c"], [b"a"])
     assert store.keys(b"", b"\xff\xff", 1) == [b"a"]
     store.close()

@@ -160,13 +160,13 @@ async def test_join_killed_after_effect_before_commit(deployment: Deployment, wo
     await eventually(everything, seconds=60)
 
     async def counted() -> bool:
-        return await second.metric('tailrace_join_records{outcome="joined"') == 200
+        return await second.metric('tailrace_join_records{model="rain",outcome="joined"') == 200
 
     await eventually(counted, seconds=60)
     found = await examples(deployment)
     assert {each.label_revision for each in found} == {0}
     assert len(found) == (200 if state == "kept" else 300)
-    assert await second.metric('tailrace_join_records{outcome="duplicate_labels"') == 0
+    assert await second.metric('tailrace_join_records{model="rain",outcome="duplicate_labels"') == 0
 
 
 async def examples(deployment: Deployment) -> list[ExampleLabelled]:

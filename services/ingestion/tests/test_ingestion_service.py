@@ -90,7 +90,7 @@ async def test_every_event_is_accounted_for(deployment: Deployment, running: Run
 
         def counted() -> bool:
             value = service.metrics.value
-            return {name: value("tailrace_join_records", outcome=name) for name in expected} == expected
+            return {name: value("tailrace_join_records", model="rain", outcome=name) for name in expected} == expected
 
         await eventually(counted)
     assert len(forwarded) == 42

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tailrace_contracts.events import SpecApplied, TrainingProgressed
-from tailrace_contracts.ranges import Log
+from tailrace_contracts.events import CoverageMeasured, SpecApplied, TrainingProgressed, WindowSpan
+from tailrace_contracts.ranges import Log, LogRanges
 from tailrace_monitoring.adapters.postgres_page import PostgresNotebook, PostgresPage
 from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
 from tailrace_monitoring.adapters.river_detectors import detector
@@ -78,6 +79,30 @@ async def test_an_older_announcement_never_replaces_a_newer_one(opened: Database
     await notebook.note(log, [(4, progressed("training", 3))])
     (run,) = (await one_page(opened))["trainings"]
     assert (run["stage"], run["epoch"]) == ("finished", 60)
+
+
+async def test_the_page_shows_how_many_predictions_have_a_label(opened: Database) -> None:
+    """Labels that stop coming would look like a model of which nothing is known."""
+    notebook = PostgresNotebook(opened)
+    await notebook.note(Log("model-specs", 0), [(0, SPEC)])
+
+    def counted(partition: int, labelled: int) -> CoverageMeasured:
+        span = WindowSpan(start=FIRST_DAY, end=FIRST_DAY + timedelta(days=1))
+        return CoverageMeasured(
+            model=MODEL,
+            window=span,
+            partition=partition,
+            predictions=10,
+            labelled=labelled,
+            through=labelled,
+            derived_from=LogRanges(),
+        )
+
+    await notebook.note(Log("label-coverage", 0), [(4, counted(0, 3)), (7, counted(0, 5))])
+    await notebook.note(Log("label-coverage", 1), [(2, counted(1, 10))])
+    await notebook.note(Log("label-coverage", 0), [(4, counted(0, 3))])
+    (window,) = (await one_page(opened))["coverage"]
+    assert (window["predictions"], window["labelled"], window["waiting"], window["share"]) == (20, 15, 5, 0.75)
 
 
 async def test_the_page_shows_arms_with_their_scores_comparison_and_groups(opened: Database) -> None:

@@ -26,6 +26,7 @@ from tailrace_cli import sending, stack
 from tailrace_cli.connection import CommandError, Connection, connect
 from tailrace_cli.output import complain, near, out, say, show
 from tailrace_cli.registry import issue, outcome
+from tailrace_cli.state import coverage as covered
 from tailrace_cli.state import known
 from tailrace_client import PublishError
 from tailrace_contracts import SpecError, load_spec
@@ -324,6 +325,32 @@ def send(
             complain("refused", f"{more} more (--json names them all)")
     if result.refused:
         raise typer.Exit(1)
+
+
+@app.command()
+def coverage(
+    model: Model,
+    windows: Annotated[int, typer.Option(min=1, help="Only the newest so many windows.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show how many predictions of each window have a label so far, how many wait, and how many never got one."""
+    found = _run(lambda to: covered(to, model))
+    rows = [
+        {
+            "window": f"{each.window.start:%Y-%m-%d %H:%M}",
+            "predictions": each.predictions,
+            "labelled": each.labelled,
+            "share": None if each.share is None else round(each.share, 4),
+            "waiting": each.waiting,
+            "expired": each.expired,
+            "corrections": each.corrections,
+            "late_labels": each.late_labels,
+            "unmatched_labels": each.unmatched_labels,
+            "half_within_seconds": each.delay_seconds(0.5),
+        }
+        for each in found[-windows:]
+    ]
+    show(rows, as_json=as_json, empty=f"nothing has been counted of model {model} yet")
 
 
 # ---------------------------------------------------------------- dead letters

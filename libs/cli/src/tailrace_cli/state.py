@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from tailrace_cli.connection import Connection
-from tailrace_contracts.events import DeploymentChanged, Event, SpecApplied, VersionChanged
+from tailrace_contracts.coverage import Coverage, coverage_of
+from tailrace_contracts.events import CoverageMeasured, DeploymentChanged, Event, SpecApplied, VersionChanged
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.records import Record
 
@@ -38,6 +39,23 @@ class Known:
         if deployment and deployment.canary and deployment.canary.version == version.version:
             return f"canary {deployment.canary.percent} %"
         return version.stage
+
+
+async def coverage(connection: Connection, model: str) -> list[Coverage]:
+    """How many predictions of each of the model's windows have a label so far, oldest window first."""
+    found: list[CoverageMeasured] = []
+
+    def apply(event: Event | None, record: Record) -> None:
+        del record
+        if isinstance(event, CoverageMeasured) and event.model == model:
+            found.append(event)
+
+    follower = Follower(connection.kafka, "label-coverage", apply)
+    try:
+        await follower.start()
+    finally:
+        await follower.stop()
+    return coverage_of(found)
 
 
 async def known(connection: Connection) -> Known:

@@ -158,6 +158,39 @@ class ExampleLabelled(Event):
     derived_from: LogRanges
 
 
+class WindowSpan(Value):
+    """A tumbling window of event time: [start, end)."""
+
+    start: AwareDatetime
+    end: AwareDatetime
+
+
+class CoverageMeasured(Event):
+    """Of the predictions of one window, as one partition of the join has seen it: how many have a label so far.
+
+    Cumulative: of two about the same model, window and partition the one with the greater `through` counts more and replaces
+    the other; over partitions the counts add up. What waits is `predictions` less `labelled` less `expired`.
+    """
+
+    type: Literal["coverage-measured"] = "coverage-measured"
+    model: Name
+    window: WindowSpan = Field(description="of prediction time; that of label time for `unmatched_labels`")
+    partition: Offset
+    predictions: int = Field(ge=0, description="different prediction ids")
+    labelled: int = Field(ge=0, description="predictions that have a label")
+    corrections: int = Field(default=0, ge=0, description="labels that changed the label of one of these predictions")
+    expired: int = Field(default=0, ge=0, description="predictions without a label after the model's horizon")
+    late_labels: int = Field(default=0, ge=0, description="labels that came after the horizon of their prediction")
+    unmatched_labels: int = Field(
+        default=0, ge=0, description="labels whose prediction did not come within the horizon"
+    )
+    label_delays: dict[str, int] = Field(
+        default={}, description="labelled predictions by the power of two in seconds that their delay does not exceed"
+    )
+    through: int = Field(ge=0, description="records of both logs of the partition that are counted")
+    derived_from: LogRanges
+
+
 # ---------------------------------------------------------------- statistics
 
 
@@ -200,13 +233,6 @@ class CategoricalSummary(Value):
 
 
 ColumnSummary = Annotated[NumericalSummary | CategoricalSummary, Field(discriminator="type")]
-
-
-class WindowSpan(Value):
-    """A tumbling window of event time: [start, end)."""
-
-    start: AwareDatetime
-    end: AwareDatetime
 
 
 class Slice(Value):
@@ -729,6 +755,7 @@ EVENTS: tuple[type[Event], ...] = (
     PredictionMade,
     LabelGiven,
     ExampleLabelled,
+    CoverageMeasured,
     PartialSummarised,
     WindowSummarised,
     SpecApplied,
@@ -754,6 +781,7 @@ AnyEvent = Annotated[
     PredictionMade
     | LabelGiven
     | ExampleLabelled
+    | CoverageMeasured
     | PartialSummarised
     | WindowSummarised
     | SpecApplied

@@ -41,7 +41,12 @@ INSTRUMENTS = (
         "tailrace_late_events_total", "counter", "Valid events too late for their window: forwarded, in no statistics."
     ),
     Instrument("tailrace_open_windows", "gauge", "Windows of source partitions that this process folds."),
-    Instrument("tailrace_join_records", "gauge", "Of the partitions joined here, since their beginning.", ("outcome",)),
+    Instrument(
+        "tailrace_join_records",
+        "gauge",
+        "Of the partitions joined here, since their beginning; waiting_* is what waits now.",
+        ("model", "outcome"),
+    ),
     Instrument("tailrace_archived_total", "counter", "Records written to the archive.", ("topic",)),
     Instrument("tailrace_archive_merged_total", "counter", "Files of the archive merged into larger ones.", ("topic",)),
     Instrument("tailrace_archive_damaged_total", "counter", "Merges that met a file that cannot be read.", ("topic",)),
@@ -87,7 +92,16 @@ class _Roles:
         settings = self._settings
         stores = RocksStores(settings.state_dir / "join" / settings.instance)
         offsets = GroupOffsets(settings, f"{settings.topic_prefix}{SERVICE}-join")
-        return _consumer("join", topics, Joining(self._specs, stores, offsets, self._producer, self._metrics), 1.0)
+        state = Joining(
+            self._specs,
+            stores,
+            offsets,
+            self._producer,
+            self._metrics,
+            clock=SystemClock(),
+            coverage_seconds=settings.coverage_seconds,
+        )
+        return _consumer("join", topics, state, 1.0)
 
     def archive(self, topics: Mapping[str, Callable[..., Any]]) -> Role:
         settings = self._settings

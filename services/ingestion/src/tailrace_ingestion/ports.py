@@ -74,6 +74,10 @@ class Store(Protocol):
         """The value under a key."""
         ...
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values under these keys, in their order."""
+        ...
+
     def keys(self, first: bytes, before: bytes, limit: int) -> list[bytes]:
         """The first so many keys in [first, before), in their order."""
         ...

@@ -171,6 +171,10 @@ class MemoryStore:
         """The value under a key."""
         return self._entries.get(key)
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values under these keys, in their order."""
+        return [self._entries.get(key) for key in keys]
+
     def keys(self, first: bytes, before: bytes, limit: int) -> list[bytes]:
         """The first so many keys in [first, before), in their order."""
         return sorted(key for key in self._entries if first <= key < before)[:limit]

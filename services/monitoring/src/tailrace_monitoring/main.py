@@ -5,7 +5,15 @@ from tailrace_monitoring import app
 from tailrace_monitoring.consumers import WatchRole
 from tailrace_runtime.service import main
 
-ANNOUNCEMENTS = ("model-specs", "model-versions", "deployments", "training-progressed", "audit-entries", "alert-mutes")
+ANNOUNCEMENTS = (
+    "model-specs",
+    "model-versions",
+    "deployments",
+    "training-progressed",
+    "audit-entries",
+    "alert-mutes",
+    "label-coverage",
+)
 TOPICS_IN: app.TopicsIn = {
     "labelled-examples": WatchRole.examples,
     "feature-statistics": WatchRole.windows,

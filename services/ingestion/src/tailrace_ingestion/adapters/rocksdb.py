@@ -34,6 +34,11 @@ class RocksStore:
         found: bytes | None = self._db.get(key)
         return found
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values under these keys, in their order."""
+        found: list[bytes | None] = self._db.get(keys) if keys else []
+        return found
+
     def keys(self, first: bytes, before: bytes, limit: int) -> list[bytes]:
         """The first so many keys in [first, before), in their order."""
         inside = itertools.takewhile(lambda key: key < before, self._db.keys(from_key=first))

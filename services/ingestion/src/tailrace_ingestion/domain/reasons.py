@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The codes under which `validate` parks records."""
+    """The codes under which `validate` parks records; the last two are the join's."""
 
     BROKEN_JSON = "broken-json"
     NOT_AN_EVENT = "not-an-event"
@@ -24,6 +24,8 @@ class Reason(StrEnum):
     UNKNOWN_CLASS = "unknown-class"
     LABEL_OUT_OF_LIMITS = "label-out-of-limits"
     WRONG_PREDICTION = "wrong-prediction"
+    LABEL_TOO_LATE = "label-too-late"
+    PREDICTION_NEVER_CAME = "prediction-never-came"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from tailrace_contracts.events import (
     AuditRecorded,
+    CoverageMeasured,
     DeploymentChanged,
     Event,
     MutesChanged,
@@ -59,6 +60,10 @@ _QUERIES = {
     "progress": (
         "select event from facts where topic = 'training-progressed' and model = $1 order by \"offset\" desc limit 40"
     ),
+    "coverage": (
+        "select event from facts where topic = 'label-coverage' and model = $1"
+        " order by (event #>> '{window,start}')::timestamptz desc limit 240"
+    ),
     "audit": ("select event from facts where topic = 'audit-entries' and model = $1 order by \"offset\" desc limit 40"),
 }
 
@@ -96,6 +101,8 @@ def key_of(event: Event) -> str | None:
             return event.run_id
         case AuditRecorded():
             return str(event.sequence)
+        case CoverageMeasured():
+            return f"{event.model}/{event.window.start.isoformat()}/{event.partition}"
         case _:
             return None
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tailrace_contracts.coverage import coverage_of
+from tailrace_contracts.events import CoverageMeasured
+
 Row = dict[str, Any]
 
 OVER = frozenset({"finished", "failed"})
@@ -39,6 +42,7 @@ def model_page(row: Row, parts: dict[str, list[Row]]) -> Row:
         "columns": _columns(row["spec"]["spec"], parts),
         "alerts": _alerts(parts),
         "mutes": [mute for each in parts["mutes"] for mute in each["event"]["mutes"]],
+        "coverage": _coverage(parts["coverage"]),
         "trainings": _trainings(parts),
         "audit": [each["event"] for each in parts["audit"]],
     }
@@ -180,6 +184,30 @@ def _story(alert: Row, trainings: dict[str, str], versions: dict[str, Row]) -> R
         "stage": version["stage"] if version else None,
         "time": version["time"] if version else None,
     }
+
+
+MOST_COVERED_WINDOWS = 40
+
+
+def _coverage(rows: list[Row]) -> list[Row]:
+    """The newest windows, oldest first: how many of their predictions have a label so far."""
+    windows = coverage_of(CoverageMeasured.model_validate(each["event"]) for each in rows)
+    return [
+        {
+            "start": each.window.start.isoformat(),
+            "end": each.window.end.isoformat(),
+            "predictions": each.predictions,
+            "labelled": each.labelled,
+            "waiting": each.waiting,
+            "expired": each.expired,
+            "corrections": each.corrections,
+            "late_labels": each.late_labels,
+            "unmatched_labels": each.unmatched_labels,
+            "share": each.share,
+            "median_delay_seconds": each.delay_seconds(0.5),
+        }
+        for each in windows[-MOST_COVERED_WINDOWS:]
+    ]
 
 
 def _trainings(parts: dict[str, list[Row]]) -> list[Row]:

@@ -292,6 +292,26 @@ function drawVersions(table, versions) {
   rows(table, versions, row, 6, "No version yet.");
 }
 
+const MOST_WINDOWS = 12;
+
+function drawCoverage(table, windows) {
+  $("coverage-section").hidden = !windows.length;
+  const row = (each) =>
+    element(
+      "tr",
+      {},
+      cell(day(each.start) === day(each.end) ? moment(each.start) : day(each.start)),
+      number(count(each.predictions)),
+      cell(meter(each.share, "champion", percent(each.share))),
+      number(count(each.waiting)),
+      number(count(each.expired)),
+      number(count(each.corrections)),
+      number(count(each.late_labels)),
+      number(count(each.unmatched_labels)),
+    );
+  rows(table, windows.slice(-MOST_WINDOWS).reverse(), row, 8, "No predictions yet.");
+}
+
 function drawAudit(list, entries) {
   const entry = (link) =>
     element(
@@ -334,6 +354,7 @@ function show({ models, model }) {
   part("deployment", model.deployment, (place) => (place.textContent = model.deployment?.reason ?? ""));
   part("arms", model.arms, drawArms);
   part("chart", model.cohorts, drawChart);
+  part("coverage", model.coverage, drawCoverage);
   part("alerts", model.alerts, drawAlerts);
   part("trainings", model.trainings, drawTrainings);
   part("window", model.window, (place, window) => {
