@@ -18,7 +18,7 @@ from tailrace_contracts.ranges import Log, Trigger
 from tailrace_runtime.consumer import DeadLetterLimit, Parked
 from tailrace_runtime.deadletters import DeadLetterRate, dead_letter, original
 from tailrace_runtime.errors import DeadLetterLimitExceeded
-from tailrace_runtime.highwater import HighWater
+from tailrace_runtime.highwater import REACH, HighWater
 from tailrace_runtime.ids import at, new_id
 from tailrace_runtime.logs import Dampened
 from tailrace_runtime.metrics import CATALOGUE, Instrument, Metrics
@@ -62,11 +62,29 @@ def test_a_repeated_run_of_triggers_changes_nothing(run: list[tuple[int, int]]) 
 def test_identities_are_remembered_up_to_the_capacity() -> None:
     """The same correction under another trigger would be learned twice, or memory would grow without end."""
     marks = HighWater(capacity=2)
-    assert marks.admit(trigger(1), ("id", 0))
+    assert marks.admit(trigger(1), ("first", 0))
+    assert not marks.admit(trigger(2), ("first", 0))
+    assert marks.admit(trigger(3), ("second", 0))
+    assert marks.admit(trigger(4), ("third", 0))
+    assert marks.admit(trigger(5), ("first", 0)), "the oldest identity has been forgotten"
+
+
+def test_an_older_revision_is_old() -> None:
+    """A corrected label would be taken back when its first value came again under another trigger."""
+    marks = HighWater()
+    assert marks.admit(trigger(1), ("id", 1))
     assert not marks.admit(trigger(2), ("id", 0))
-    assert marks.admit(trigger(3), ("id", 1))
-    assert marks.admit(trigger(4), ("id", 2))
-    assert marks.admit(trigger(5), ("id", 0)), "the oldest identity has been forgotten"
+    assert marks.admit(trigger(3), ("id", 2))
+
+
+def test_a_fact_that_another_order_put_behind_is_new() -> None:
+    """A label's example would be lost when the join died and met its two topics in another order."""
+    marks = HighWater()
+    assert marks.admit(trigger(REACH + 5), ("first", 0))
+    assert marks.admit(trigger(6), ("second", 0)), "it had another trigger in the life before"
+    assert not marks.admit(trigger(6), ("second", 0))
+    assert not marks.admit(trigger(5), ("third", 0)), "so far behind, it is an echo"
+    assert marks.through(Log("labels", 0)) == REACH + 5
 
 
 def test_marks_survive_a_dump_as_json() -> None:

@@ -105,6 +105,11 @@ class LogRanges(RootModel[tuple[LogRange, ...]]):
         object.__setattr__(self, "root", tuple(_merged(self.root)))
         return self
 
+    @property
+    def extent(self) -> int:
+        """The ends of all ranges, added: of two cumulative facts about one thing, the one with the larger is newer."""
+        return sum(each.through_offset + 1 for each in self.root)
+
     @classmethod
     def of(cls, *ranges: LogRange) -> LogRanges:
         """The set of these ranges."""

@@ -4,8 +4,11 @@ A derived record names the record that triggered it. Its publisher may, after a 
 the order of the triggers, so the reader needs to remember one offset for each trigger log. Keep one `HighWater` for
 each log that you read: the order of triggers holds within a partition, not across them.
 
-Where one trigger yields several facts, or a fact may come again under a later trigger, an `identity` is remembered
-too, the newest `capacity` of them.
+Where one trigger yields several facts, or a fact may come again under another trigger (the join meets two topics in
+another order in its next life), the fact has an identity, what it is about and the revision of that; the newest
+revision of the newest `capacity` of them is remembered, and one that is no newer is old. Then identity decides near the
+mark: a fact whose trigger lies below it by less than `REACH` may be one that only another order had put behind. Further
+below, everything is an echo: a publisher has no more than that uncommitted in hand.
 """
 
 from __future__ import annotations
@@ -14,6 +17,11 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from tailrace_contracts.ranges import Log, Trigger
+
+Identity = tuple[Hashable, int]
+
+REACH = 1_000
+"""Records of one trigger log that a publisher may have published and not committed, at most."""
 
 
 class HighWater:
@@ -27,32 +35,37 @@ class HighWater:
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._marks: dict[Log, int] = {}
-        self._identities: dict[Hashable, None] = {}
+        self._identities: dict[Hashable, int] = {}
         self._capacity = capacity
 
-    def admit(self, trigger: Trigger, identity: Hashable | None = None) -> bool:
+    def admit(self, trigger: Trigger, identity: Identity | None = None) -> bool:
         """Whether this fact is new; it counts as applied from now on. False: leave it alone."""
         log = trigger.log
-        if trigger.offset <= self._marks.get(log, -1):
+        mark = self._marks.get(log, -1)
+        if trigger.offset <= (mark if identity is None else mark - REACH):
             return False
-        self._marks[log] = trigger.offset
+        self._marks[log] = max(mark, trigger.offset)
         return identity is None or self._admit_identity(identity)
 
     def through(self, log: Log) -> int:
         """The newest offset applied from this trigger log; -1 before the first."""
         return self._marks.get(log, -1)
 
-    def _admit_identity(self, identity: Hashable) -> bool:
-        if identity in self._identities:
+    def _admit_identity(self, identity: Identity) -> bool:
+        what, revision = identity
+        if revision <= self._identities.get(what, -1):
             return False
-        self._identities[identity] = None
+        self._identities[what] = revision
         if len(self._identities) > self._capacity:
             del self._identities[next(iter(self._identities))]
         return True
 
     def dump(self) -> dict[str, Any]:
         """Marks and identities as plain JSON data, to be stored in one write with the state that they guard."""
-        return {"marks": self.marks(), "identities": [_plain(each) for each in self._identities]}
+        return {
+            "marks": self.marks(),
+            "identities": [[_plain(what), revision] for what, revision in self._identities.items()],
+        }
 
     def marks(self) -> list[list[Any]]:
         """The marks alone, for readers that keep the identities with their records: topic, partition, offset."""
@@ -61,7 +74,10 @@ class HighWater:
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Become what was dumped."""
         self._marks = {Log(topic, partition): offset for topic, partition, offset in dumped.get("marks", [])}
-        self._identities = dict.fromkeys(_hashable(each) for each in dumped.get("identities", []))
+        self._identities = {}
+        for what, revision in dumped.get("identities", []):
+            known = self._identities.get(_hashable(what), -1)
+            self._identities[_hashable(what)] = max(known, revision)
 
 
 def _plain(identity: Hashable) -> Any:

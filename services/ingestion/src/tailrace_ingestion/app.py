@@ -21,6 +21,7 @@ from tailrace_ingestion.settings import IngestionSettings
 from tailrace_runtime.archive import to_parquet
 from tailrace_runtime.clock import SystemClock
 from tailrace_runtime.consumer import BatchHandler, ConsumerRole, DeadLetterLimit, RoleState
+from tailrace_runtime.highwater import REACH
 from tailrace_runtime.metrics import Instrument, Metrics
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
@@ -101,7 +102,9 @@ class _Roles:
             clock=SystemClock(),
             coverage_seconds=settings.coverage_seconds,
         )
-        return _consumer("join", topics, state, 1.0)
+        role = _consumer("join", topics, state, 1.0)
+        role.max_records, role.commit_seconds = REACH, 0  # what is published and not committed stays within it
+        return role
 
     def archive(self, topics: Mapping[str, Callable[..., Any]]) -> Role:
         settings = self._settings

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace_contracts.events import SpecTookEffect
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec
 from tailrace_ingestion.domain.validation import Model
+from tailrace_runtime.records import Record
 
 
 class Specs(Protocol):
@@ -60,10 +61,14 @@ class Places(NamedTuple):
 
 
 class Offsets(Protocol):
-    """Where a consumer group stands."""
+    """Where a consumer group stands, and the records that it has behind it."""
 
     async def places(self, logs: Iterable[Log]) -> Mapping[Log, Places]:
         """The places of each log."""
+        ...
+
+    def records(self, log: Log, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        """The records of a log from `start` on and before `end`, in batches. They are there: retention kept them."""
         ...
 
 

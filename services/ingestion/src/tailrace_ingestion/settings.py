@@ -15,13 +15,13 @@ class IngestionSettings(ServiceSettings):
     max_events: int = Field(default=1_000, gt=0, description="events of one request")
     max_pending_events: int = Field(default=20_000, gt=0, description="events waiting for the broker before a 503")
     acknowledge_seconds: float = Field(default=10, gt=0, description="to wait for the broker before a 503")
-    partial_seconds: float = Field(default=1, gt=0, description="between two publications of partials")
+    partial_seconds: float = Field(default=0.5, gt=0, description="between two publications of partials")
     max_waiting_rows: int = Field(default=8_192, gt=0, description="events that wait for a fold, in each partition")
     spec_refresh_seconds: float = Field(default=1, gt=0, description="between two looks for an unknown model's spec")
     invalid_share_limit: float = Field(
         default=1, gt=0, le=1, description="validate stops when a larger share of events is invalid; 1: never"
     )
-    window_seconds: float = Field(default=1, gt=0, description="between two publications of an open window")
+    window_seconds: float = Field(default=0.2, gt=0, description="between two publications of an open window")
     idle_source_seconds: float = Field(
         default=60, gt=0, description="a source partition silent for longer does not hold windows open"
     )

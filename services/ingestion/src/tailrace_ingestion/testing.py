@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +26,7 @@ from tailrace_ingestion.consumers import SpecEffects
 from tailrace_ingestion.domain.validation import Model
 from tailrace_ingestion.ports import Places
 from tailrace_ingestion.settings import IngestionSettings
+from tailrace_runtime.errors import RangeUnavailable
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing, Record, outgoing
 from tailrace_runtime.testing import FixedClock, RecordingProducer
@@ -150,10 +151,17 @@ class FixedOffsets:
 
     def __init__(self, places: Mapping[Log, Places] | None = None) -> None:
         self.known = dict(places or {})
+        self.logs: Mapping[str, Sequence[Record]] = {}
 
     async def places(self, logs: Iterable[Log]) -> Mapping[Log, Places]:
         """The places of each log; 0 and a far end where none was given."""
         return {log: self.known.get(log, Places(0, 0, 1 << 40)) for log in logs}
+
+    async def records(self, log: Log, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        """What `logs` has of it. Raises RangeUnavailable for what is before the log's first record."""
+        if start < (await self.places([log]))[log].first:
+            raise RangeUnavailable(f"{log} does not reach back to {start}")
+        yield [record for record in self.logs.get(log.topic, ()) if start <= record.offset < end]
 
 
 class MemoryStore:

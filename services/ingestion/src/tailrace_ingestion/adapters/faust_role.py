@@ -2,8 +2,8 @@
 
 Faust is kept to what it is good at. It gets bytes and gives bytes: decoding, poison and publication are ours. It runs
 in the service's own event loop, its consumer in a thread beside it. The agent takes partials one by one and
-acknowledges none of them; about once a second `_settle` publishes the windows that are due; once the changelog has the
-tables' writes as well, the partials are acknowledged. What Faust would let pass (an error in the agent, a crash of its
+acknowledges none of them; a moment after some have come `_settle` publishes the windows that are due; once the changelog
+has the tables' writes as well, the partials are acknowledged. What Faust would let pass (an error in the agent, a crash of its
 own) ends the role, loudly.
 """
 
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 SETTLE_AT_STOP_SECONDS = 4.0
 STOP_SECONDS = 8.0
+GATHER_SECONDS = 0.02
+"""From the first partial to the settling: those of one tick of `validate` come together."""
 _MOST_UNSETTLED = 2_000
 _PART = f"role {ROLE}"
 
@@ -95,6 +97,7 @@ class FaustAggregation:
         self._published: deque[_Taken] = deque()
         self._recovered = False
         self._hand = asyncio.Lock()
+        self._arrived = asyncio.Event()
         self._agent_failed = asyncio.Event()
         self._agent_error: BaseException | None = None
 
@@ -169,6 +172,7 @@ class FaustAggregation:
                     self._rebuild()
                 self._take(event)
                 self._unsettled.events.append(event)
+                self._arrived.set()
                 if len(self._unsettled.events) >= _MOST_UNSETTLED:
                     await self._settle()
         except Exception as error:
@@ -237,7 +241,10 @@ class FaustAggregation:
 
     async def _settle_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._settle_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), self._settle_seconds)
+            self._arrived.clear()
+            await asyncio.sleep(GATHER_SECONDS)
             with health.here().in_hand(f"{_PART} settles"):
                 await self._settle()
             if self._recovered:

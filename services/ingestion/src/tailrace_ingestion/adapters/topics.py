@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,11 +11,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from tailrace_contracts.events import SpecTookEffect, decode
-from tailrace_contracts.ranges import Log
+from tailrace_contracts.ranges import Log, LogRange, LogRanges
 from tailrace_ingestion.ports import Places
 from tailrace_runtime.errors import RetryLater
 from tailrace_runtime.health import progress
 from tailrace_runtime.kafka import connection, unreachable
+from tailrace_runtime.log import read_ranges
+from tailrace_runtime.records import Record
 from tailrace_runtime.settings import KafkaSettings
 
 _POLL_MS = 500
@@ -69,6 +71,12 @@ class GroupOffsets:
             end = await consumer.end_offsets(list(partitions.values()))
             committed = await self._committed()
         return {log: Places(first[each], committed.get(each, 0), end[each]) for log, each in partitions.items()}
+
+    async def records(self, log: Log, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        """The records of a log from `start` on and before `end`."""
+        wanted = LogRange(topic=log.topic, partition=log.partition, from_offset=start, through_offset=end - 1)
+        async for batch in read_ranges(self._settings, LogRanges.of(wanted)):
+            yield batch
 
     async def _committed(self) -> dict[TopicPartition, int]:
         admin = AIOKafkaAdminClient(**connection(self._settings))

@@ -3,9 +3,11 @@
 The order of effects in each batch: publish the examples, and the dead letters of labels that come too late; write the
 state, offsets included, in one piece; commit. After a crash between the first two, examples are published again under
 the same trigger; after one between the last two, the state says where to read on. When the state is lost or behind
-(another process had the partition), both topics are read again from where the state stands, and what was committed
-before is not published again. Until both logs have been read to where they ended when the partition was assigned,
-nothing expires: what is waited for may stand unread in the other log.
+(another process had the partition), it is first brought to where the group had committed: both topics are read again
+that far, and nothing of it is published again. Only then comes what nobody has committed: were the two mixed, an old
+prediction would complete a new label, and readers would take the example for an echo by its old trigger. Until both logs
+have been read to where they ended when the partition was assigned, nothing expires: what is waited for may stand unread
+in the other log.
 
 Handlers publish by themselves, because the state may be written only after the acknowledgement. Every few seconds the
 coverage of the windows that changed is published, under the offsets that the written state has come to.
@@ -153,14 +155,16 @@ class Joining(Stateless):
     async def _finish(
         self, records: Sequence[Record], transaction: Transaction, emit: list[Outgoing], parked: list[Parked]
     ) -> Outcome:
-        """Publish, then write the state; what may be committed."""
-        partition, last = self._partitions[records[0].partition], records[-1]
+        """Publish, then write the state."""
         await self._publish([*emit, *self._letters(parked)])
+        self._write(records[-1], transaction)
+        return Outcome()
+
+    def _write(self, last: Record, transaction: Transaction) -> None:
+        partition = self._partitions[last.partition]
         transaction.progress.next[last.topic] = last.offset + 1
         partition.store.write(transaction.commit())
         partition.changed.update(transaction.cohorts)
-        behind = last.offset < partition.known.get(last.topic, 0) - 1
-        return Outcome(commit_through=-1) if behind else Outcome()
 
     def _letters(self, parked: Iterable[Parked]) -> Iterator[Outgoing]:
         for each in parked:
@@ -183,10 +187,37 @@ class Joining(Stateless):
         for number in {each.partition for each in logs}:
             here = {each.topic: places[each] for each in logs if each.partition == number}
             self._partitions[number] = partition = self._opened(number, here)
+            await self._catch_up(partition)
             progress = read_progress(partition.store)
             for topic, place in here.items():
-                start[Log(topic, number)] = max(progress.next.get(topic, 0), place.first)
+                start[Log(topic, number)] = max(progress.next.get(topic, 0), place.first, place.committed)
         return start
+
+    async def _catch_up(self, partition: Partition) -> None:
+        """Bring a state that is behind to where the group had committed; what comes of it was published long ago."""
+        for topic in (PREDICTIONS, LABELS):
+            place = partition.places.get(topic, Places(0, 0, 0))
+            start = max(read_progress(partition.store).next.get(topic, 0), place.first)
+            if start >= place.committed:
+                continue
+            log.info("join state is behind, reading again", partition=partition.number, topic=topic, start=start)
+            async for records in self._offsets.records(Log(topic, partition.number), start, place.committed):
+                self._take_again(records)
+
+    def _take_again(self, records: Sequence[Record]) -> None:
+        """What cannot be decoded was parked in its first life."""
+        transaction = self._transaction(records[0])
+        if records[0].topic == PREDICTIONS:
+            predictions = list(_decoded(records, decode_joinable, []))
+            transaction.load(event for event, _ in predictions)
+            for prediction, record in predictions:
+                transaction.prediction(prediction, _joinable(record))
+        else:
+            labels = list(_decoded(records, decode_label, []))
+            transaction.load(event for event, _ in labels)
+            for label, record in labels:
+                transaction.label(label, _joinable(record))
+        self._write(records[-1], transaction)
 
     def _opened(self, number: int, places: Mapping[str, Places]) -> Partition:
         store = self._stores.open(number)
@@ -198,8 +229,6 @@ class Joining(Stateless):
             store.close()
             self._stores.destroy(number)
             store = self._stores.open(number)
-        elif any(progress.next.get(topic, 0) < place.committed for topic, place in places.items()):
-            log.info("join state is behind, reading again", partition=number, next=progress.next)
         known = {topic: place.committed for topic, place in places.items()}
         partition = Partition(number, store, places, known)
         partition.changed.update(_stored_cohorts(store, self._specs.models()))

@@ -18,7 +18,7 @@ from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import ClassLabel, OnlineLearner
 from tailrace_training.domain.metrics import Prequential
 
-REMEMBERED = 2_000
+REMEMBERED = 8_000
 """Identities of examples kept against a second coming under another trigger: more than one batch of the joiner."""
 
 

@@ -1,0 +1,278 @@
+"""What must be on the derived topics, computed from the public ones; and what is there, as a reader takes it.
+
+The reading is a reader's: of forwarded events each trigger once, of a window the record that was derived from most, of examples what
+`HighWater` admits, of the archive what `read_ranges` gives. So a difference is one that a user would meet.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tailrace_contracts.catalogue import topics
+from tailrace_contracts.events import (
+    EventParked,
+    ExampleLabelled,
+    LabelGiven,
+    NumericalSummary,
+    PredictionMade,
+    WindowSummarised,
+)
+from tailrace_ingestion.settings import IngestionSettings
+from tailrace_runtime.highwater import HighWater
+from tailrace_runtime.records import Record
+from tests.chaos.load import spec, window_of
+
+READ = (
+    "prediction-events",
+    "label-events",
+    "predictions",
+    "labels",
+    "feature-statistics",
+    "labelled-examples",
+    "dead-letters",
+)
+REMEMBERED = 2_000
+"""Identities that a reader of examples remembers: as many as the online learner does."""
+_MAX_WIND = 200.0
+
+Logs = Mapping[str, Mapping[int, Sequence[Record]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the verdict: what was expected, what was found, and the first few places where they differ."""
+
+    what: str
+    expected: int
+    found: int
+    differences: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is lost and nothing doubled."""
+        return self.expected == self.found and not self.differences
+
+
+class Readout:
+    """Topics, read to their present ends and kept."""
+
+    def __init__(self, settings: IngestionSettings, names: Sequence[str] = READ) -> None:
+        self.logs: dict[str, dict[int, list[Record]]] = {name: defaultdict(list) for name in names}
+        self._settings = settings
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        self._partitions = [
+            TopicPartition(settings.topic(name), number)
+            for name in names
+            for number in range(topics()[name].partitions)
+        ]
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        self._consumer.assign(self._partitions)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def catch_up(self) -> Logs:
+        """Read on to the ends."""
+        ends = await self._consumer.end_offsets(self._partitions)
+        while any([await self._consumer.position(each) < end for each, end in ends.items()]):
+            for place, batch in (await self._consumer.getmany(timeout_ms=100)).items():
+                name = self._settings.name(place.topic)
+                self.logs[name][place.partition] += [
+                    Record(name, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in batch
+                ]
+        return self.logs
+
+
+@dataclass(slots=True)
+class Counted:
+    """A window as it should be."""
+
+    events: int = 0
+    refused: int = 0
+    wind: float = 0.0
+
+
+@dataclass(slots=True)
+class Truth:
+    """What follows from the public topics."""
+
+    forwarded: dict[tuple[str, int], list[tuple[int, bytes]]] = field(default_factory=dict)
+    refused: set[tuple[str, int, int]] = field(default_factory=set)
+    windows: dict[float, Counted] = field(default_factory=lambda: defaultdict(Counted))
+    late: int = 0
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    """The values of a prediction's label, one after another."""
+
+
+def truth(logs: Logs) -> Truth:
+    """Judge the public events as the specification says."""
+    found = Truth()
+    for number, records in logs["prediction-events"].items():
+        _predictions(found, number, records)
+    predicted = {key for records in logs["prediction-events"].values() for key in _valid_keys(records, found)}
+    for number, records in logs["label-events"].items():
+        found.forwarded["labels", number] = [(each.offset, each.value or b"") for each in records]
+        for record in records:
+            event = LabelGiven.model_validate_json(record.value or b"")
+            values = found.answers.setdefault(event.prediction_id, [])
+            if not values or values[-1] != event.label:
+                values.append(int(event.label))
+    found.answers = {key: values for key, values in found.answers.items() if key in predicted}
+    return found
+
+
+def _predictions(found: Truth, number: int, records: Sequence[Record]) -> None:
+    """One log: which events are forwarded, and which window counts them; late ones by the log's own watermark."""
+    monitors, newest = spec().monitors, float("-inf")
+    close = (monitors.window_days + monitors.allowed_lateness_days) * 86_400
+    forwarded = found.forwarded["predictions", number] = []
+    for record in records:
+        event = PredictionMade.model_validate_json(record.value or b"")
+        wind, moment = float(event.features["wind"] or 0), event.time.timestamp()
+        valid, start = wind <= _MAX_WIND, window_of(moment)
+        if valid:
+            forwarded.append((record.offset, record.value or b""))
+            newest = max(newest, moment)
+        else:
+            found.refused.add(("prediction-events", number, record.offset))
+        if start + close <= newest:
+            found.late += valid
+        elif valid:
+            found.windows[start].events += 1
+            found.windows[start].wind += wind
+        else:
+            found.windows[start].refused += 1
+
+
+def _valid_keys(records: Iterable[Record], found: Truth) -> Iterator[str]:
+    for record in records:
+        if ("prediction-events", record.partition, record.offset) not in found.refused:
+            yield (record.key or b"").decode()
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def verdict(logs: Logs) -> list[Row]:
+    """Everything that the topics tell."""
+    expected = truth(logs)
+    return [
+        *_forwarded(expected, logs),
+        _dead_letters(expected, logs),
+        *_statistics(expected, logs),
+        *_examples(expected, logs),
+    ]
+
+
+def _forwarded(expected: Truth, logs: Logs) -> Iterator[Row]:
+    """Each valid event once, as it came, in its log's order: so the order of each key is kept too."""
+    for topic in ("predictions", "labels"):
+        wanted = {number: values for (name, number), values in expected.forwarded.items() if name == topic}
+        found = {number: _each_trigger_once(records) for number, records in logs[topic].items()}
+        differences = [
+            f"{topic}[{number}]: {_first_difference(wanted.get(number, []), found.get(number, []))}"
+            for number in sorted(wanted.keys() | found.keys())
+            if wanted.get(number, []) != found.get(number, [])
+        ]
+        yield Row(topic, _total(wanted), _total(found), tuple(differences))
+
+
+def _each_trigger_once(records: Sequence[Record]) -> list[tuple[int, bytes]]:
+    mark, taken = -1, []
+    for record in records:
+        trigger = int(record.header("trigger-offset") or b"-1")
+        if trigger > mark:
+            mark = trigger
+            taken.append((trigger, record.value or b""))
+    return taken
+
+
+def _first_difference(wanted: Sequence[Any], found: Sequence[Any]) -> str:
+    for position, (left, right) in enumerate(zip(wanted, found, strict=False)):
+        if left != right:
+            return f"record {position} should be trigger {left[0]} and is trigger {right[0]}"
+    return f"{len(wanted)} records wanted, {len(found)} found"
+
+
+def _dead_letters(expected: Truth, logs: Logs) -> Row:
+    found: set[tuple[str, int, int]] = set()
+    for records in logs["dead-letters"].values():
+        for record in records:
+            letter = EventParked.model_validate_json(record.value or b"")
+            found.add((letter.topic, letter.partition, letter.offset))
+    differences = [f"{place} is refused, and should not be" for place in found - expected.refused]
+    return Row("dead letters", len(expected.refused), len(found), tuple(sorted(differences)[:3]))
+
+
+def _statistics(expected: Truth, logs: Logs) -> Iterator[Row]:
+    """Of each window the record that was derived from most: a process that was asleep may publish an old one late."""
+    newest: dict[float, WindowSummarised] = {}
+    for records in logs["feature-statistics"].values():
+        for record in records:
+            window = WindowSummarised.model_validate_json(record.value or b"")
+            start = window.window.start.timestamp()
+            if start not in newest or window.derived_from.extent >= newest[start].derived_from.extent:
+                newest[start] = window
+    found = {start: _counted(window) for start, window in newest.items()}
+    wrong = [
+        f"window {start:.0f}: {wanted} expected, {found.get(start)} found"
+        for start, wanted in sorted(expected.windows.items())
+        if found.get(start) != wanted
+    ]
+    yield Row("windows", len(expected.windows), len(found))
+    events = sum(each.events for each in expected.windows.values())
+    yield Row("events in statistics", events, sum(each.events for each in found.values()), tuple(wrong))
+    refused = sum(each.refused for each in expected.windows.values())
+    yield Row("refused values in statistics", refused, sum(each.refused for each in found.values()))
+
+
+def _counted(window: WindowSummarised) -> Counted:
+    wind = window.columns.get("wind")
+    if not isinstance(wind, NumericalSummary):
+        return Counted(window.events)
+    return Counted(window.events, wind.out_of_limits, round(wind.count * (wind.mean or 0.0)))
+
+
+def _examples(expected: Truth, logs: Logs) -> Iterator[Row]:
+    """Of each prediction the newest answer once, and no answer twice."""
+    taken: dict[str, list[ExampleLabelled]] = defaultdict(list)
+    for records in logs["labelled-examples"].values():
+        seen = HighWater(REMEMBERED)
+        for record in records:
+            example = ExampleLabelled.model_validate_json(record.value or b"")
+            if seen.admit(example.trigger, (example.prediction_id, example.label_revision)):
+                taken[example.prediction_id].append(example)
+    wrong = [
+        f"{name}: answers {values}, examples {[(each.label_revision, each.label) for each in taken.get(name, [])]}"
+        for name, values in sorted(expected.answers.items())
+        if not _answered(values, taken.get(name, []))
+    ]
+    wrong += [f"{name} has an example and no label" for name in taken.keys() - expected.answers.keys()]
+    yield Row("predictions with an example", len(expected.answers), len(taken), tuple(wrong[:5]))
+    final = sum(1 for name, values in expected.answers.items() if _revisions(taken[name]).count(len(values) - 1) == 1)
+    yield Row("newest answers, each once", len(expected.answers), final)
+
+
+def _revisions(examples: Sequence[ExampleLabelled]) -> list[int]:
+    return [each.label_revision for each in examples]
+
+
+def _answered(values: Sequence[int], examples: Sequence[ExampleLabelled]) -> bool:
+    """An earlier answer may have been corrected before there was an example; the newest may not be missing."""
+    revisions = _revisions(examples)
+    ordered = revisions == sorted(set(revisions)) and revisions[-1:] == [len(values) - 1]
+    return ordered and all(each.label == values[each.label_revision] for each in examples)
+
+
+def _total(by_partition: Mapping[int, Sequence[object]]) -> int:
+    return sum(len(each) for each in by_partition.values())

@@ -1,0 +1,98 @@
+"""The ingestion service as a process that dies, or falls asleep, at a named point.
+
+The point is a moment in the process's talk with Kafka: just before a request is written, or just after its answer has
+come and before the process has seen it. That names every moment that matters (an effect without its commit, a record
+without its acknowledgement, a recovery, a rebalance) for every client in the process, the stream framework's own too,
+without a word in the product. TAILRACE_CHAOS has it as JSON; without it this is the service and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from aiokafka.conn import AIOKafkaConnection
+
+from tailrace_ingestion import app
+from tailrace_ingestion.main import HTTP_IN, TOPICS_IN
+from tailrace_runtime.service import main
+
+VARIABLE = "TAILRACE_CHAOS"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The `count`-th request of this kind about this topic or group or from this client, and what happens at it.
+
+    `stop` is what a frozen machine does to a process: it stands still until it is told to go on, and does not know it.
+    """
+
+    request: str
+    about: str
+    when: Literal["before", "after"]
+    count: int = 1
+    act: Literal["kill", "stop"] = "kill"
+
+    def environment(self) -> dict[str, str]:
+        """What a worker is told."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+
+class Trap:
+    """Counts requests, and strikes once."""
+
+    def __init__(self, point: Point) -> None:
+        self._point = point
+        self._left = point.count
+        self._signal = signal.SIGKILL if point.act == "kill" else signal.SIGSTOP
+
+    def meets(self, client: str, request: Any) -> bool:
+        """Whether this is the request."""
+        if self._left <= 0 or type(request).__name__ != self._point.request:
+            return False
+        if self._point.about not in words(client, vars(request)):
+            return False
+        self._left -= 1
+        return self._left == 0
+
+    def strike(self) -> None:
+        """Now."""
+        os.kill(os.getpid(), self._signal)
+
+
+def words(client: str, fields: Mapping[str, Any]) -> str:
+    """The names in a request: its client, its group, its topics."""
+    plain = [value for value in fields.values() if isinstance(value, str)]
+    listed = [entry for value in fields.values() if isinstance(value, list) for entry in value]
+    topics = [entry[0] for entry in listed if isinstance(entry, tuple) and entry and isinstance(entry[0], str)]
+    return " ".join([client, *plain, *topics])
+
+
+def arm(point: Point) -> None:
+    """Let every connection of this process pass through the trap."""
+    trap, send = Trap(point), AIOKafkaConnection.send
+
+    def sent(self: Any, request: Any, expect_response: bool = True) -> Any:  # the library's signature
+        if not trap.meets(self._client_id, request):
+            return send(self, request, expect_response)
+        if point.when == "before":
+            trap.strike()
+            return send(self, request, expect_response)
+        return answered(send(self, request, expect_response))
+
+    async def answered(answer: Any) -> Any:
+        found = await answer
+        trap.strike()
+        return found
+
+    AIOKafkaConnection.send = sent
+
+
+if __name__ == "__main__":
+    if VARIABLE in os.environ:
+        arm(Point(**json.loads(os.environ[VARIABLE])))
+    main(lambda: app.create_service(HTTP_IN, TOPICS_IN))
