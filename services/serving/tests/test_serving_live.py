@@ -33,7 +33,7 @@ from tailrace_runtime.records import Record, outgoing
 from tailrace_runtime.service import Service
 from tailrace_runtime.topics import create_all
 from tailrace_serving.app import create_service
-from tailrace_serving.main import TOPIC_OUT, TOPICS_IN
+from tailrace_serving.main import REQUESTS_IN, TOPIC_OUT, TOPICS_IN
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import RAIN, applied, deployed, rain_spec, versioned
 from tailrace_testing import Broker, OwnBroker, eventually
@@ -143,7 +143,7 @@ class Site:
 @asynccontextmanager
 async def running(site: Site) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """The service, running in this process until the block ends, and a client."""
-    service = create_service(TOPICS_IN, TOPIC_OUT, site.settings)
+    service = create_service(TOPICS_IN, REQUESTS_IN, TOPIC_OUT, site.settings)
     stop = asyncio.Event()
     task = asyncio.create_task(service.run(stop))
     try:

@@ -1,22 +1,30 @@
 """How the service is put together.
 
 Started in this order, and stopped in the reverse: producer, capture, the three followers, the loader, and then the
-routes open. So a stop first ends the requests, then the loading, then flushes what is captured, then the producer.
+routes open and the roles run. So a stop first ends the requests, then the loading, then flushes what is captured, then
+the producer. Of the two roles, `http` is the server itself, which every process has; `requests` is a consumer group.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
 from starlette.applications import Starlette
 
 from tailrace_runtime.clock import Clock, SystemClock
+from tailrace_runtime.consumer import ConsumerRole, DeadLetterLimit, Outcome
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.ids import new_id
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
-from tailrace_runtime.service import Service
+from tailrace_runtime.records import Record
+from tailrace_runtime.service import BackgroundRole, Service
 from tailrace_serving.adapters.artefacts import StoredArtefacts
 from tailrace_serving.adapters.kafka import PredictionTopic
+from tailrace_serving.adapters.replies import RecentReplies
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader, Routes
 from tailrace_serving.domain.arms import Table
@@ -25,11 +33,19 @@ from tailrace_serving.handlers import Desk
 from tailrace_serving.http import HANDLERS, Front, Limits
 from tailrace_serving.metrics import INSTRUMENTS
 from tailrace_serving.ports import Artefacts, EventLog, Meter
+from tailrace_serving.requests import Requests
 from tailrace_serving.settings import ServingSettings
+
+RequestRoutes = Mapping[str, Callable[[Requests, Sequence[Record]], Awaitable[Outcome]]]
+"""The topic of requests, and what answers them."""
+
+MAX_REQUESTS = 200
+"""Of all partitions in one poll."""
 
 
 def create_service(
     topics_in: Routes,
+    requests_in: RequestRoutes,
     topic_out: str,
     settings: ServingSettings | None = None,
     *,
@@ -55,11 +71,50 @@ def create_service(
     return Service(
         "serving",
         settings,
-        {},
+        {
+            "http": BackgroundRole("http", _until_stopped),
+            "requests": requests_role(settings, requests_in, topic_out, table=table, desk=desk, producer=producer),
+        },
         application(front),
         [capture, *followers, loader],
         producer=producer,
         metrics=metrics,
+    )
+
+
+async def _until_stopped(stop: asyncio.Event) -> None:
+    """The work of HTTP is done by the service's server."""
+    await stop.wait()
+
+
+def requests_role(
+    settings: ServingSettings,
+    routes: RequestRoutes,
+    topic_out: str,
+    *,
+    table: Table,
+    desk: Desk,
+    producer: Producer,
+) -> ConsumerRole:
+    """The role that answers requests on a topic. A caller's bad requests stop nobody else's (ADR 18)."""
+    ((topic, handle),) = routes.items()
+    requests = Requests(
+        table,
+        desk,
+        producer,
+        RecentReplies(settings, topic, 2 * MAX_REQUESTS),
+        reply_topics=settings.reply_topics,
+        topic_out=topic_out,
+        max_rows=settings.max_rows,
+        remembered_bytes=settings.remembered_reply_bytes,
+    )
+    return ConsumerRole(
+        "requests",
+        {topic: partial(handle, requests)},
+        requests,
+        max_records=MAX_REQUESTS,
+        min_fetch_bytes=1,
+        dead_letter_limit=DeadLetterLimit(share=1.0),
     )
 
 

@@ -22,7 +22,7 @@ import structlog
 
 from tailrace_serving.domain.buffer import CaptureBuffer, Captured
 from tailrace_serving.domain.refusal import Refused
-from tailrace_serving.handlers import SLICE_ROWS, Inference, captured, others_answers
+from tailrace_serving.handlers import SLICE_ROWS, Inference, captured, with_others
 from tailrace_serving.ports import EventLog, Meter, NeverPublished, NotPublished
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class Capture:
         model = inferences[0].arms.model
         events: list[Captured] = []
         for start in range(0, len(inferences), SLICE_ROWS):
-            events.extend(self._with_others(inferences[start : start + SLICE_ROWS]))
+            events.extend(with_others(self._meter, inferences[start : start + SLICE_ROWS]))
             await asyncio.sleep(0)
         try:
             async with asyncio.timeout(self._acknowledge_seconds):
@@ -132,7 +132,7 @@ class Capture:
                 self._asked.clear()
                 await self._asked.wait()
                 continue
-            for event in self._with_others(self._alike()):
+            for event in with_others(self._meter, self._alike()):
                 self._offer(event)
             await asyncio.sleep(0)
         self._offered.set()
@@ -147,12 +147,6 @@ class Capture:
                 break
             batch.append(self._pending.popleft())
         return batch
-
-    def _with_others(self, batch: Sequence[Inference]) -> list[Captured]:
-        return [
-            captured(inference, shadows)
-            for inference, shadows in zip(batch, others_answers(self._meter, batch), strict=True)
-        ]
 
     def _offer(self, event: Captured) -> None:
         if self.buffer.offer(event):

@@ -124,6 +124,13 @@ def others_answers(meter: Meter, batch: Sequence[Inference]) -> list[list[Output
     return outputs
 
 
+def with_others(meter: Meter, batch: Sequence[Inference]) -> list[Captured]:
+    """The prediction events of inferences that share arms and served member, the other arms' answers in them."""
+    return [
+        captured(inference, shadows) for inference, shadows in zip(batch, others_answers(meter, batch), strict=True)
+    ]
+
+
 def captured(inference: Inference, shadows: Sequence[Output] = ()) -> Captured:
     """The prediction event of one inference, encoded."""
     prediction = Prediction(

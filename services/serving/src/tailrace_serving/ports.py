@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -38,6 +38,10 @@ class EventLog(Protocol):
     async def publish(self, events: Sequence[Captured]) -> None:
         """Return once all are acknowledged. Raises NotPublished or NeverPublished."""
         ...
+
+
+RepliesRead = Callable[[str, set[int]], Awaitable[list[bytes]]]
+"""The newest replies on a topic that answer requests of these partitions. Raises RetryLater."""
 
 
 class Meter(Protocol):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from tailrace_runtime.settings import ServiceSettings
 
@@ -26,4 +29,18 @@ class ServingSettings(ServiceSettings):
     capture_retry_seconds: float = Field(default=0.5, gt=0, description="between two attempts to publish")
     capture_flush_seconds: float = Field(default=10, gt=0, description="for what is held, when the service stops")
     acknowledge_seconds: float = Field(default=5, gt=0, description="to wait for the broker where a spec asks for it")
+    reply_topics: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("inference-replies",),
+        min_length=1,
+        description="that requests may name, comma separated; the first is the default",
+    )
+    remembered_reply_bytes: int = Field(default=33_554_432, gt=0, description="of replies, to answer repetitions alike")
     artefact_retry_seconds: float = Field(default=10, gt=0, description="between attempts to load a bad artefact")
+
+    @field_validator("reply_topics", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """`inference-replies,my-replies` as two names."""
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value

@@ -18,7 +18,7 @@ class Output(msgspec.Struct, frozen=True):
     """What one arm answered: `ArmOutput`."""
 
     arm: Arm
-    prediction: int
+    prediction: int | float
     probability: float | None
     version: int | None
     revision: int | None
