@@ -18,16 +18,24 @@ from tailrace_models import RiverModel
 from tailrace_models.encoding import Row
 
 KEY = b"k" * 32
-EXAMPLES = {"logistic-regression": 1_500, "hoeffding-adaptive-tree": 3_000, "adaptive-random-forest": 500}
+EXAMPLES = {
+    ("binary", "logistic-regression"): 1_500,
+    ("binary", "hoeffding-adaptive-tree"): 3_000,
+    ("binary", "adaptive-random-forest"): 500,
+    ("regression", "linear-regression"): 1_500,
+    ("regression", "hoeffding-adaptive-tree"): 2_000,
+    ("regression", "adaptive-random-forest"): 300,
+}
 
 
-def spec() -> ModelSpec:
+def spec(task: str) -> ModelSpec:
     """Two numbers, of which one is often missing, and two words."""
     return parse_spec(
         {
             "model": "stream",
             "owner": "o",
-            "label": {"name": "y"},
+            "task": task,
+            "label": {"name": "y"} if task == "binary" else {"name": "y", "loss_scale": 1},
             "features": [
                 {"name": "a", "type": "numerical"},
                 {"name": "b", "type": "numerical", "on_missing": "flag"},
@@ -38,7 +46,7 @@ def spec() -> ModelSpec:
     )
 
 
-def stream(examples: int) -> Iterator[tuple[Row, int]]:
+def stream(task: str, examples: int) -> Iterator[tuple[Row, float]]:
     """A stream whose concept turns round half way, so that trees grow, are pruned and replaced."""
     chance = random.Random(11)
     for number in range(examples):
@@ -47,16 +55,16 @@ def stream(examples: int) -> Iterator[tuple[Row, int]]:
         row = {"a": a, "b": b, "w": w, "v": v}
         score = (a if number < examples // 2 else -a) + (w == "x") + (v in "13") + chance.gauss(0, 0.5)
         # As decoded from a topic: every example brings strings of its own.
-        yield json.loads(json.dumps(row)), int(score > 0.5)
+        yield json.loads(json.dumps(row)), int(score > 0.5) if task == "binary" else score
 
 
-def learned(algorithm: str, restarts: int) -> bytes:
+def learned(task: str, algorithm: str, restarts: int) -> bytes:
     """The envelope after the whole stream."""
     learner = OnlineLearner.model_validate({"algorithm": algorithm})
-    model = RiverModel.build(learner, spec())
-    examples = EXAMPLES[algorithm]
+    model = RiverModel.build(learner, spec(task))
+    examples = EXAMPLES[task, algorithm]
     stops = {examples * (number + 1) // (restarts + 1) for number in range(restarts)}
-    for number, (row, label) in enumerate(stream(examples)):
+    for number, (row, label) in enumerate(stream(task, examples)):
         model.predict(row)
         model.learn(row, label)
         if number in stops:
@@ -65,4 +73,5 @@ def learned(algorithm: str, restarts: int) -> bytes:
 
 
 if __name__ == "__main__":
-    print({name: hashlib.sha256(learned(name, int(sys.argv[1]))).hexdigest() for name in EXAMPLES})
+    digests = {" ".join(name): hashlib.sha256(learned(*name, int(sys.argv[1]))).hexdigest() for name in EXAMPLES}
+    print(json.dumps(digests))

@@ -17,6 +17,7 @@ import pytest
 import river
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river.tree.splitter.qo_splitter import Slot
 
 from tailrace_contracts import ModelSpec, parse_spec
 from tailrace_contracts.spec import OnlineLearner
@@ -161,6 +162,7 @@ def asking_for(module: str, name: str) -> bytes:
         hostile(builtins.eval, "1"),
         hostile(builtins.__import__, "os"),
         hostile(builtins.getattr, "x", "upper"),
+        hostile(builtins.getattr, Slot(1.0, 1.0), "__class__"),
         hostile(builtins.open, "/etc/passwd"),
         hostile(subprocess.Popen, ["true"]),
         hostile(pickle.loads, b""),

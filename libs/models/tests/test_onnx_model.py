@@ -80,8 +80,30 @@ def test_columns_of_answers_are_the_same() -> None:
     rows: list[Row] = [{"wind": float(number), "sky": "blue"} for number in range(-3, 4)]
     model = OnnxModel.from_bytes(graph(), spec())
     many = model.predict_many(rows)
+    assert many.probabilities is not None
     assert list(map(Answer, many.predictions.tolist(), many.probabilities.tolist())) == model.predict(rows)
-    assert (model.predict_matrix(encode_rows(spec(), rows)).probabilities == many.probabilities).all()
+    again = model.predict_matrix(encode_rows(spec(), rows)).probabilities
+    assert again is not None
+    assert again.tolist() == many.probabilities.tolist()
+
+
+def number(**limits: float) -> ModelSpec:
+    """The same features, and a number to be told."""
+    label = {"name": "mm", "limits": limits, "loss_scale": 1}
+    return parse_spec({**spec().model_dump(mode="json"), "task": "regression", "label": label})
+
+
+def test_a_regression_answers_with_a_number_within_the_labels_limits() -> None:
+    """Rain of minus two millimetres would be served, or a probability nobody asked for."""
+    rows: list[Row] = [{"wind": 1.0, "sky": "grey"}, {"wind": None, "sky": "blue"}, {"wind": -1.0, "sky": "?"}]
+    graph_of_numbers = graph(named=("features", "prediction"))
+    answers = load(ONNX, graph_of_numbers, signing_key=b"", spec=number()).predict(rows)
+    assert [each.prediction for each in answers] == pytest.approx(sigmoid([0.0, 2.0, -1.0]), abs=1e-6)
+    assert [each.probability for each in answers] == [None] * 3
+    bounded = load(ONNX, graph_of_numbers, signing_key=b"", spec=number(min=0.4, max=0.6)).predict(rows)
+    assert [each.prediction for each in bounded] == [0.5, 0.6, 0.4]
+    with pytest.raises(ArtefactIncompatible, match="expected 'prediction'"):
+        load(ONNX, graph(), signing_key=b"", spec=number())
 
 
 def test_no_rows_are_no_answers() -> None:

@@ -139,6 +139,38 @@ async def test_one_row_in_the_open_inference_protocol(serving: Serving) -> None:
     assert event.latency_ms is not None
 
 
+async def test_a_regression_answers_with_a_number(serving: Serving) -> None:
+    """If it failed, a regression would be answered as a class, or with a probability of nothing."""
+    serving.hold("one", FakePredictor(number=12.5))
+    serving.hold("three", FakePredictor(number=-1.0))
+    await serving.learn(applied(rain_spec(task="regression", label={"name": "mm", "loss_scale": 50}), revision=2))
+    assert (await serving.client.get("/v2/models/rain")).json()["outputs"] == [
+        {"name": "prediction", "datatype": "FP64", "shape": [-1]},
+        {"name": "prediction_id", "datatype": "BYTES", "shape": [-1]},
+    ]
+    answer = await serving.client.post(
+        "/v2/models/rain/infer", json={"inputs": TENSORS, "parameters": {"prediction_id": "p"}}
+    )
+    assert answer.json()["outputs"] == [
+        {"name": "prediction", "datatype": "FP64", "shape": [1], "data": [12.5]},
+        {"name": "prediction_id", "datatype": "BYTES", "shape": [1], "data": ["p"]},
+    ]
+    plain = await serving.client.post("/v1/models/rain/predict", json={"features": RAIN})
+    assert {name: plain.json().get(name) for name in ("prediction", "probability")} == {
+        "prediction": 12.5,
+        "probability": None,
+    }
+    refused = await serving.client.post(
+        "/v2/models/rain/infer", json={"inputs": TENSORS, "outputs": [{"name": "probability"}]}
+    )
+    assert refused.status_code == 400
+    assert "expected 'prediction', 'prediction_id'" in refused.json()["error"]
+    event = (await serving.published(2))[0]
+    assert event.served is not None
+    assert (event.served.prediction, event.served.probability) == (12.5, None)
+    assert [each.prediction for each in event.shadows] == [-1.0]
+
+
 async def test_several_rows_with_their_ids_in_a_string(serving: Serving) -> None:
     """If it failed, a gateway could not ask for many answers at once, or would lose which is which."""
     inputs = [

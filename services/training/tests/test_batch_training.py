@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tailrace_contracts.events import CandidateTrained, Event, TrainingProgressed, TrainingRequested, decode
+from tailrace_contracts.events import (
+    CandidateTrained,
+    Event,
+    SpecApplied,
+    TrainingProgressed,
+    TrainingRequested,
+    decode,
+)
 from tailrace_contracts.ranges import Log, LogRange, LogRanges
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_runtime.consumer import Outcome
@@ -215,6 +222,38 @@ async def test_one_class_only_fails_with_one_sentence() -> None:
     world = World([each for each in days(100) if each.offset % 2 == 0])
     await world.work(world.role(), asked("run", 0, 98))
     assert "only negative examples" in world.failure
+
+
+def amount_spec() -> SpecApplied:
+    """The same features, and how much it rains."""
+    document = spec().model_dump(mode="json") | {"task": "regression", "label": {"name": "mm", "loss_scale": 50}}
+    return applied(parse_spec(document))
+
+
+async def test_a_regression_is_trained_on_its_numbers() -> None:
+    """Millimetres would be trained on as classes, or a version come without the labels' distribution."""
+    records = [on_log(labelled("rain", i, {"humidity": float(i), "wind": "south"}, i + 0.25), i) for i in range(50)]
+    world = World(records)
+    world.specs = KnownSpecs(amount_spec())
+    await world.work(world.role(), asked("run", 0, 49))
+    ((job, _, labels),) = world.trainer.jobs
+    assert (str(labels.dtype), labels.tolist()) == ("float64", [i + 0.25 for i in range(50)])
+    assert job.label == amount_spec().spec.label
+    claim = world.candidates[0].reference
+    assert claim is not None
+    reference = Reference.from_bytes(world.artefacts.kept[claim.key])
+    assert reference.labels is not None
+    assert (reference.labels.count, reference.labels.minimum, reference.labels.maximum) == (50, 0.25, 49.25)
+    assert reference.label_rate is None
+
+
+async def test_one_number_only_fails_with_one_sentence() -> None:
+    """A version that knows one answer would be offered."""
+    records = [on_log(labelled("rain", i, {"humidity": float(i), "wind": "south"}, 7.5), i) for i in range(50)]
+    world = World(records)
+    world.specs = KnownSpecs(amount_spec())
+    await world.work(world.role(), asked("run", 0, 49))
+    assert "only examples with the label 7.5" in world.failure
 
 
 async def test_no_examples_at_all_fails_with_one_sentence() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tailrace_contracts.spec import BatchLearner
+from tailrace_contracts.spec import BatchLearner, Limits, NumericalLabel, parse_spec
+from tailrace_models import OnnxModel
 from tailrace_testing.polling import eventually
 from tailrace_training.adapters.onnx_export import ExportDiffers, to_onnx, verify
-from tailrace_training.adapters.torch_network import Matrix, Network, scaling_of
+from tailrace_training.adapters.torch_network import Labels, Matrix, Network, scaling_of, target_of
 from tailrace_training.adapters.torch_trainer import train
 from tailrace_training.adapters.trainer_process import TrainerProcess, lay_out
 from tailrace_training.domain.jobs import CHECKPOINT, ONNX_FILE, WEIGHTS_FILE, Job, Said
@@ -102,6 +103,9 @@ def test_a_graph_that_differs_is_not_offered() -> None:
     scaling = scaling_of(features, np.array([True, True, False, False]))
     with pytest.raises(ExportDiffers, match="not offered"):
         verify(to_onnx(Network(scaling, LEARNER)), Network(scaling, LEARNER), features)
+    target = target_of(np.array([1e6, 3e6]))
+    with pytest.raises(ExportDiffers, match="not offered"):
+        verify(to_onnx(Network(scaling, LEARNER, target)), Network(scaling, LEARNER, target), features)
 
 
 def test_one_broken_reading_does_not_flatten_the_others() -> None:
@@ -119,7 +123,84 @@ def test_columns_without_any_or_without_different_values_are_harmless() -> None:
     """A feature that is always missing or constant would turn every answer into NaN."""
     features = np.array([[np.nan, 5.0]] * 4, dtype=np.float32)
     network = Network(scaling_of(features, np.array([True, True])), LEARNER)
-    assert np.isfinite(network.probabilities(np.array([[1.0, 5.0], [np.nan, 1e30]], dtype=np.float32))).all()
+    assert np.isfinite(network.answers(np.array([[1.0, 5.0], [np.nan, 1e30]], dtype=np.float32))).all()
+
+
+MILLIMETRES = NumericalLabel(name="mm", limits=Limits(min=0, max=2_000_000))
+
+
+def rainfall(rows: int = 300, scale: float = 1.0) -> tuple[Matrix, Labels]:
+    """The same features, and how much it rains: the more, the higher the first number."""
+    features, _ = weather(rows)
+    noise = np.random.default_rng(5).normal(0, 2, rows)
+    return features, scale * (100 + 10 * features[:, 0].astype(np.float64) + noise).clip(0)
+
+
+def measured(folder: Path, features: Matrix, labels: Labels, **changes: object) -> dict[str, float]:
+    """The metrics of a regression that was never interrupted."""
+    work = job(epochs=40).model_copy(update={"label": MILLIMETRES, **changes})
+    lay_out(work, features, labels, folder)
+    said: list[Said] = []
+    train(work, folder, said.append)
+    return said[-1].metrics
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+def test_the_network_learns_numbers_of_any_size(tmp_path: Path, scale: float) -> None:
+    """A regression in grams would learn, and the same in tonnes would not."""
+    metrics = measured(tmp_path, *rainfall(600, scale))
+    assert metrics["r2"] > 0.7
+    assert metrics["mae"] < 20 * scale
+    assert metrics["mae"] <= metrics["rmse"]
+
+
+def test_a_few_wild_labels_do_not_rule_a_regression(tmp_path: Path) -> None:
+    """One label entered in the wrong unit would bend all answers."""
+    features, labels = rainfall(600)
+    labels[5:500:100] = 1_500_000
+    assert measured(tmp_path, features, labels)["mae"] < 30
+
+
+def test_a_regression_that_is_interrupted_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """A regression that was killed would offer another version than one that was not."""
+    work, folder = job().model_copy(update={"label": MILLIMETRES}), tmp_path / "interrupted"
+    lay_out(work, *rainfall(), folder)
+
+    def cut(said: Said) -> None:
+        if said.epoch == 8 and said.stage == "training":
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        train(work, folder, cut)
+    train(work, folder, lambda _said: None)
+    calm = tmp_path / "calm"
+    measured(calm, *rainfall(), learner=work.learner)
+    assert [(folder / name).read_bytes() for name in (ONNX_FILE, WEIGHTS_FILE)] == [
+        (calm / name).read_bytes() for name in (ONNX_FILE, WEIGHTS_FILE)
+    ]
+
+
+def test_the_graph_of_a_regression_answers_in_the_labels_unit(tmp_path: Path) -> None:
+    """Serving would answer in standard deviations, or beyond the label's limits."""
+    features, labels = rainfall(600, 1e3)
+    measured(tmp_path, features, labels)
+    spec = parse_spec(
+        {
+            "model": "rain",
+            "owner": "w",
+            "task": "regression",
+            "label": MILLIMETRES.model_dump(mode="json"),
+            "features": [
+                {"name": "humidity", "type": "numerical"},
+                {"name": "pressure", "type": "numerical"},
+                {"name": "wind", "type": "categorical", "categories": ["north", "south"]},
+            ],
+        }
+    )
+    model = OnnxModel.from_bytes((tmp_path / ONNX_FILE).read_bytes(), spec)
+    predictions = model.predict_matrix(features).predictions
+    assert np.abs(predictions - labels).mean() < 20e3
+    assert model.predict([{"humidity": -1e9, "pressure": 0.0, "wind": "north"}])[0].prediction >= 0
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from tailrace_contracts.ranges import Log, LogRange, LogRanges
 from tailrace_contracts.spec import BatchLearner, ModelSpec, OnlineLearner, parse_spec
 from tailrace_training.domain.datasets import Example, Untrainable, check, distinct, held_out
-from tailrace_training.domain.metrics import Prequential, area_under_curve, scores
+from tailrace_training.domain.metrics import Prequential, PrequentialErrors, area_under_curve, errors, scores
 from tailrace_training.domain.newest import Search, Sighting
 from tailrace_training.domain.runs import continues, fingerprint, online_run_id
 
@@ -133,6 +134,25 @@ def test_prequential_metrics_survive_a_dump() -> None:
         before.add(probability, positive)
     assert Prequential(**before.dump()).metrics() == before.metrics()
     assert before.metrics()["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_the_errors_of_a_regression_by_hand() -> None:
+    """A version would be shown with errors that nobody can check."""
+    found = errors(np.array([1.0, 4.0, 5.0]), np.array([1.0, 2.0, 6.0]))
+    assert found == {"mae": 1.0, "rmse": pytest.approx((5 / 3) ** 0.5), "r2": pytest.approx(1 - 5 / 14)}
+    assert set(errors(np.array([1.0, 2.0]), np.array([3.0, 3.0]))) == {"mae", "rmse"}
+    huge = errors(np.array([1.7e308, 0.0]), np.array([-1.7e308, 1.0]))
+    assert all(math.isfinite(each) for each in huge.values())
+
+
+def test_prequential_errors_survive_a_dump() -> None:
+    """After a restart an online regression's errors would begin at zero again."""
+    before = PrequentialErrors()
+    for prediction, label in [(1.0, 1.0), (4.0, 2.0), (5.0, 6.0)]:
+        before.add(prediction, label)
+    again = PrequentialErrors(**json.loads(json.dumps(before.dump())))
+    assert again.metrics() == before.metrics()
+    assert before.metrics()["mae"] == 1.0
 
 
 A, B = Log("labelled-examples", 0), Log("labelled-examples", 1)

@@ -204,6 +204,36 @@ async def test_killed_anywhere_ends_in_the_same_bytes(crash: Callable[..., objec
     assert world.newest() == (await uninterrupted(records, applied(spec(algorithm=algorithm)))).newest()
 
 
+def amounts(count: int) -> list[Record]:
+    """Records of days, and how much it rains on them: the more, the more humid."""
+    chance = random.Random(3)
+    rows = [(chance.gauss(0, 1), chance.gauss(0, 1)) for _ in range(count)]
+    return [
+        on_log(labelled("rain", i, {"humidity": h, "pressure": p}, 50 + 20 * h + chance.gauss(0, 1)), i)
+        for i, (h, p) in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("algorithm", ["linear-regression", "hoeffding-adaptive-tree"])
+async def test_a_regression_is_learned_offered_and_resumed(algorithm: str) -> None:
+    """A regression could not be learned online, or a crash would change what it has learned."""
+    document = spec(algorithm="hoeffding-adaptive-tree").model_dump(mode="json")
+    document["learners"]["online"]["algorithm"] = algorithm
+    told = applied(parse_spec({**document, "task": "regression", "label": {"name": "mm", "loss_scale": 50}}))
+    records, world = amounts(300), World(told)
+    role = await world.process()
+    await world.read(role, records[:130], batch=11)
+    role = await world.process()
+    await world.read(role, records, batch=5)
+    await world.settle(role)
+    assert world.newest() == (await uninterrupted(records, told)).newest()
+    metrics = world.of(CandidateTrained)[0].metrics
+    assert set(metrics) == {"mae", "rmse", "r2"}
+    model = load(RIVER, world.newest(), signing_key=KEY, spec=told.spec)
+    (dry, wet) = model.predict([{"humidity": -1.0, "pressure": 0.0}, {"humidity": 1.0, "pressure": 0.0}])
+    assert wet.prediction - dry.prediction > 20
+
+
 async def test_a_store_that_is_away_changes_nothing() -> None:
     """An outage of the object store would commit offsets whose examples are in no checkpoint."""
     world = World(applied(spec()), applied(spec("fog")))

@@ -73,6 +73,10 @@ class Limits(_Part):
             raise ValueError(msg)
         return self
 
+    def clip(self, value: float) -> float:
+        """The value, or the limit that it is beyond."""
+        return min(max(value, self.min), self.max)
+
 
 class NumericalFeature(_Part):
     """A number. NaN and infinities are never valid in an event; a missing value is null."""

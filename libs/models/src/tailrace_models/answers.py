@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace_contracts.events import FeatureValue
-from tailrace_contracts.spec import ClassLabel
+from tailrace_contracts.spec import ClassLabel, NumericalLabel
 
 RIVER = "application/vnd.tailrace.river"
 """Media type of a river pipeline in its signed envelope."""
@@ -19,10 +20,13 @@ SAFETENSORS = "application/vnd.safetensors"
 
 
 class Answer(NamedTuple):
-    """One inference: the class out of the spec's label, and the probability of the positive class."""
+    """One inference: the class out of the spec's label, and the probability of the positive class.
 
-    prediction: int
-    probability: float
+    Of a regression: a number in the label's unit, and no probability.
+    """
+
+    prediction: float
+    probability: float | None = None
 
 
 class Predictor(Protocol):
@@ -36,6 +40,11 @@ class Predictor(Protocol):
 def answer(label: ClassLabel, probability: float) -> Answer:
     """The answer for a probability of the positive class: positive above one half, else the other class."""
     return Answer(label.positive if probability > 0.5 else negative(label), probability)
+
+
+def within(label: NumericalLabel, value: float) -> Answer:
+    """The answer of a regression: the value, moved to the label's limit where it is beyond. NaN stays NaN."""
+    return Answer(value if math.isnan(value) else label.limits.clip(value))
 
 
 def negative(label: ClassLabel) -> int:

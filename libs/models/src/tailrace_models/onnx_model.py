@@ -1,8 +1,8 @@
-"""A network for serving: one ONNX graph from raw features to the positive class's probability.
+"""A network for serving: one ONNX graph from raw features to the positive class's probability, or to a number.
 
 The graph has the single input `features`, float32 [rows, columns] as `encode_rows` makes them (NaN where a number is
-missing), and the single output `probability`, float32 [rows] or [rows, 1]. Imputation and scaling are inside. It runs
-on one thread: the service scales by processes, and a pool of spinning threads beside an event loop costs more than
+missing), and a single output, float32 [rows] or [rows, 1]: `probability`, or for a regression `prediction` in the
+label's unit. Imputation and scaling are inside. It runs on one thread: the service scales by processes, and a pool of spinning threads beside an event loop costs more than
 these small networks gain.
 """
 
@@ -15,20 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from tailrace_contracts.spec import ModelSpec
+from tailrace_contracts.spec import Label, ModelSpec, NumericalLabel
 from tailrace_models.answers import Answer, negative
 from tailrace_models.encoding import Encoder, Matrix, Row
 from tailrace_models.errors import ArtefactCorrupt, ArtefactIncompatible
 
 INPUT = "features"
-OUTPUT = "probability"
+PROBABILITY, PREDICTION = "probability", "prediction"
 
 
 class Answers(NamedTuple):
-    """Answers as columns: `predictions` int64 [rows], `probabilities` float64 [rows]."""
+    """Answers as columns: `predictions` int64 [rows], `probabilities` float64 [rows].
 
-    predictions: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float64]
+    Of a regression: `predictions` float64 [rows], and no probabilities.
+    """
+
+    predictions: npt.NDArray[np.int64] | npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float64] | None
 
 
 class OnnxModel:
@@ -37,8 +40,7 @@ class OnnxModel:
     def __init__(self, session: onnxruntime.InferenceSession, spec: ModelSpec) -> None:
         self._session = session
         self._encoder = Encoder(spec)
-        self._positive = spec.class_label.positive
-        self._negative = negative(spec.class_label)
+        self._label = spec.label
 
     @classmethod
     def from_bytes(cls, data: bytes, spec: ModelSpec) -> OnnxModel:
@@ -49,11 +51,16 @@ class OnnxModel:
 
     def predict_matrix(self, features: Matrix) -> Answers:
         """Answers for a matrix that `encode_rows` made."""
-        if not len(features):
-            return Answers(np.zeros(0, dtype=np.int64), np.zeros(0))
-        (output,) = self._session.run([OUTPUT], {INPUT: features})
-        probabilities = np.nan_to_num(np.asarray(output, dtype=np.float64).reshape(-1), nan=0.5).clip(0.0, 1.0)
-        return Answers(np.where(probabilities > 0.5, self._positive, self._negative), probabilities)
+        label = self._label
+        found = self._run(features) if len(features) else np.zeros(0)
+        if isinstance(label, NumericalLabel):
+            return Answers(found.clip(label.limits.min, label.limits.max), None)
+        probabilities = np.nan_to_num(found, nan=0.5).clip(0.0, 1.0)
+        return Answers(np.where(probabilities > 0.5, label.positive, negative(label)), probabilities)
+
+    def _run(self, features: Matrix) -> npt.NDArray[np.float64]:
+        (output,) = self._session.run([output_of(self._label)], {INPUT: features})
+        return np.asarray(output, dtype=np.float64).reshape(-1)
 
     def predict_many(self, rows: Sequence[Row]) -> Answers:
         """Answers for rows of features, as columns."""
@@ -62,7 +69,14 @@ class OnnxModel:
     def predict(self, rows: Sequence[Row]) -> list[Answer]:
         """Answers for rows of features, one for each."""
         predictions, probabilities = self.predict_many(rows)
+        if probabilities is None:
+            return list(map(Answer, predictions.tolist()))
         return list(map(Answer, predictions.tolist(), probabilities.tolist()))
+
+
+def output_of(label: Label) -> str:
+    """The graph's output for a label of this kind."""
+    return PREDICTION if isinstance(label, NumericalLabel) else PROBABILITY
 
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:
@@ -87,9 +101,9 @@ def _check(session: onnxruntime.InferenceSession, spec: ModelSpec) -> None:
             f"ONNX artefact's inputs {inputs} do not fit model {spec.model!r}: expected one, "
             f"{INPUT!r}, tensor(float) [rows, {columns}]; train a version for the present spec"
         )
-    outputs = [(each.name, each.type) for each in session.get_outputs()]
-    if (OUTPUT, "tensor(float)") not in outputs:
+    outputs, expected = [(each.name, each.type) for each in session.get_outputs()], output_of(spec.label)
+    if (expected, "tensor(float)") not in outputs:
         raise ArtefactIncompatible(
-            f"ONNX artefact's outputs {outputs} do not fit model {spec.model!r}: expected {OUTPUT!r}, tensor(float); "
+            f"ONNX artefact's outputs {outputs} do not fit model {spec.model!r}: expected {expected!r}, tensor(float); "
             "train a version for the present spec"
         )

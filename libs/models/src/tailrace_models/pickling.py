@@ -10,7 +10,7 @@ find a two-way split better than the split into all words, and two of equal meri
 
 It can call anything. Here every name it asks for must be one of a short list of modules of river, and there a class
 that this module itself defines; or one of a few harmless names of the standard library. Attributes of such classes,
-functions and other modules cannot be reached: dotted names are refused.
+functions and other modules cannot be reached: dotted names are refused, and `getattr` gives one method of one class.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import io
 import json
 import pickle
 import random
+import statistics
 from typing import Any
 
 from river.proba.base import Distribution
+from river.tree.splitter.qo_splitter import Slot
 
 from tailrace_models.errors import ArtefactCorrupt
 
@@ -50,7 +52,21 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("collections", "deque"): collections.deque,
     ("functools", "partial"): functools.partial,
     ("random", "Random"): random.Random,
+    ("statistics", "NormalDist"): statistics.NormalDist,
 }
+
+
+def _method_of_a_slot(owner: Any, name: Any) -> Any:
+    """What stands in for `getattr`, by which pickle writes bound methods: regression trees' slots hold this one."""
+    if type(owner) is Slot and name == "_update_estimator_univariate":
+        return owner._update_estimator_univariate  # noqa: SLF001  # river's own field for it is private too
+    raise ArtefactCorrupt(
+        f"river state asks for attribute {name!r} of a {type(owner).__name__}, which no learner of ours does; "
+        "do not load it, and find out who wrote it"
+    )
+
+
+_NAMES["builtins", "getattr"] = _method_of_a_slot
 
 
 class _Pickler(pickle.Pickler):

@@ -132,8 +132,13 @@ def _schemas() -> dict[str, Any]:
     ids = {"type": "array", "items": _IDENTIFIER}
     answer: dict[str, Any] = {
         "prediction_id": text,
-        "prediction": whole,
-        "probability": {**number, "minimum": 0, "maximum": 1},
+        "prediction": {**number, "description": "one of the label's classes, or the number of a regression"},
+        "probability": {
+            **number,
+            "minimum": 0,
+            "maximum": 1,
+            "description": "of the positive class; not of a regression",
+        },
     }
     tensor: dict[str, Any] = {"name": text, "datatype": text, "shape": shape, "data": {"type": "array"}}
     described = _object(name=text, datatype=text, shape=shape)
@@ -216,6 +221,6 @@ def _schemas() -> dict[str, Any]:
             version=whole,
             revision=whole,
             **answer,
-            predictions={"type": "array", "items": _object(**answer)},
+            predictions={"type": "array", "items": _object(("prediction_id", "prediction"), **answer)},
         ),
     }

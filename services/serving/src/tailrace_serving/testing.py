@@ -56,16 +56,17 @@ RAIN: dict[str, FeatureValue] = {"humidity": 40.0, "pressure": 1000.0, "wind": 3
 class FakeAnswer(NamedTuple):
     """An arm's answer."""
 
-    prediction: int
-    probability: float
+    prediction: float
+    probability: float | None
 
 
 class FakePredictor:
-    """Always answers the same, and remembers what it was asked."""
+    """Always answers the same, a class or (`number`) a number, and remembers what it was asked."""
 
-    def __init__(self, probability: float = 0.75, *, fails: bool = False) -> None:
+    def __init__(self, probability: float = 0.75, *, number: float | None = None, fails: bool = False) -> None:
         self.asked: list[Mapping[str, FeatureValue]] = []
         self._probability = probability
+        self._number = number
         self._fails = fails
 
     def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> list[FakeAnswer]:
@@ -73,7 +74,8 @@ class FakePredictor:
         if self._fails:
             raise ArmFailed("out of order")
         self.asked.extend(rows)
-        return [FakeAnswer(int(self._probability > 0.5), self._probability) for _ in rows]
+        answer = FakeAnswer(int(self._probability > 0.5), self._probability)
+        return [answer if self._number is None else FakeAnswer(self._number, None) for _ in rows]
 
 
 class FakeArtefacts:

@@ -22,11 +22,12 @@ from tailrace_contracts.events import (
     SpecApplied,
 )
 from tailrace_contracts.ranges import Log
-from tailrace_contracts.spec import OnlineLearner
+from tailrace_contracts.spec import ClassLabel, OnlineLearner
 from tailrace_models import RIVER, ArtefactError
 from tailrace_runtime.consumer import Parked
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
 from tailrace_runtime.records import Record
+from tailrace_training.domain.metrics import scoring
 from tailrace_training.domain.online import OnlineRun
 from tailrace_training.domain.runs import continues, online_run_id
 from tailrace_training.errors import CheckpointUnusable
@@ -97,6 +98,7 @@ def _begun(applied: SpecApplied, pace: OnlineLearner, log: Log, online: Online, 
         learner=online.learners.build(pace, applied.spec),
         marks=online.learners.marks(),
         pace=pace,
+        prequential=scoring(applied.spec.label)(),
         floor=floor,
     )
 
@@ -141,12 +143,13 @@ def _learn_one(record: Record, runs: Runs, online: Online) -> Parked | None:
         example = ExampleLabelled.model_validate_json(record.value or b"")
     except ValidationError as error:
         return Parked(record, "unreadable-event", f"{record} is no labelled example: {_first(error)}", model)
-    if example.label not in applied.spec.class_label.classes:
-        expected = " or ".join(map(str, applied.spec.class_label.classes))
+    label = applied.spec.label
+    if isinstance(label, ClassLabel) and example.label not in label.classes:
+        expected = " or ".join(map(str, label.classes))
         return Parked(record, "unknown-class", f"{record} has label {example.label}, expected {expected}", model)
     run = _run_for(applied, applied.spec.learners.online, record.log, runs, online)
     run.pace = applied.spec.learners.online
-    run.apply(record.offset, example, applied.spec.class_label)
+    run.apply(record.offset, example, label)
     return None
 
 

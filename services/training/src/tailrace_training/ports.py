@@ -16,6 +16,7 @@ from tailrace_training.domain.jobs import Job, Said
 from tailrace_training.domain.online import Learner, Marks, OnlineRun
 
 Matrix = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
 class Specs(Protocol):
@@ -117,7 +118,7 @@ class Trainer(Protocol):
         """A training is coming: get ready, meanwhile."""
         ...
 
-    def train(self, job: Job, features: Matrix, labels: Matrix, files: RunFiles) -> AsyncGenerator[Said]:
+    def train(self, job: Job, features: Matrix, labels: Labels, files: RunFiles) -> AsyncGenerator[Said]:
         """Train, going on from the run's checkpoint where there is one. Raises TrainerDied."""
         ...
 

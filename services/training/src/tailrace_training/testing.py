@@ -13,7 +13,7 @@ from tailrace_runtime.errors import ObjectMissing, RangeUnavailable
 from tailrace_runtime.records import Record
 from tailrace_training.domain.jobs import CHECKPOINT, Job, Said
 from tailrace_training.errors import TrainerDied
-from tailrace_training.ports import Matrix, RunFiles
+from tailrace_training.ports import Labels, Matrix, RunFiles
 
 TOPIC = "labelled-examples"
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -78,14 +78,14 @@ class ScriptedTrainer:
             Said(stage="exporting", epoch=2, epochs=2),
             Said(stage="finished", epoch=2, epochs=2, metrics={"accuracy": 0.9}),
         ]
-        self.jobs: list[tuple[Job, Matrix, Matrix]] = []
+        self.jobs: list[tuple[Job, Matrix, Labels]] = []
         self.forgotten: list[str] = []
         self._deaths = list(deaths)
 
     def warm_up(self) -> None:
         """Nothing to get ready."""
 
-    async def train(self, job: Job, features: Matrix, labels: Matrix, files: RunFiles) -> AsyncGenerator[Said]:
+    async def train(self, job: Job, features: Matrix, labels: Labels, files: RunFiles) -> AsyncGenerator[Said]:
         """Say the script, unless death comes first."""
         self.jobs.append((job, features, labels))
         await files.write(job.run_id, CHECKPOINT, b"weights so far")
@@ -181,7 +181,7 @@ def applied(spec: ModelSpec, revision: int = 1) -> SpecApplied:
 
 
 def labelled(
-    model: str, number: int, features: Mapping[str, FeatureValue], label: int, *, label_revision: int = 0
+    model: str, number: int, features: Mapping[str, FeatureValue], label: float, *, label_revision: int = 0
 ) -> ExampleLabelled:
     """The example that the `number`th label of its log completed."""
     trigger = Trigger(topic="labels", partition=0, offset=number)

@@ -28,7 +28,7 @@ from tailrace_contracts.events import (
     TrainingRequested,
 )
 from tailrace_contracts.ranges import LogRanges
-from tailrace_contracts.spec import BatchLearner, ModelSpec, NumericalFeature
+from tailrace_contracts.spec import BatchLearner, ClassLabel, Label, ModelSpec, NumericalFeature, NumericalLabel
 from tailrace_models import ONNX, SAFETENSORS, encode_rows
 from tailrace_runtime.clock import Clock
 from tailrace_runtime.errors import RangeUnavailable
@@ -40,7 +40,7 @@ from tailrace_training.domain.jobs import CHECKPOINT, Job, Said
 from tailrace_training.domain.newest import Search, Sighting
 from tailrace_training.domain.plans import Plan
 from tailrace_training.errors import TrainerDied
-from tailrace_training.ports import Artefacts, ExampleLogs, Matrix, RunFiles, Specs, Trainer
+from tailrace_training.ports import Artefacts, ExampleLogs, Labels, Matrix, RunFiles, Specs, Trainer
 
 TOPIC = "labelled-examples"
 PLAN, RESULT = "plan.json", "result.json"
@@ -150,11 +150,12 @@ class _Run:
     async def _trained(self, examples: list[Example], spec: ModelSpec, learner: BatchLearner) -> Said:
         """What the trainer said last. A trainer that dies is followed by another, which goes on from the checkpoint."""
         features = await asyncio.to_thread(encode_rows, spec, [each.features for each in examples])
-        labels = np.array([each.label == spec.class_label.positive for each in examples], dtype=np.float32)
+        labels = _labels(spec.label, examples)
         job = Job(
             run_id=self.request.run_id,
             learner=learner,
             numerical=_numerical(spec),
+            label=spec.label if isinstance(spec.label, NumericalLabel) else None,
             held_out=held_out(len(examples), learner),
             threads=self.batch.threads,
             device=self.batch.device,
@@ -168,7 +169,7 @@ class _Run:
                     raise Untrainable(f"{death}, {ATTEMPTS} times; give it more memory, or fewer examples") from None
         raise AssertionError("the last attempt returns or raises")
 
-    async def _heard_out(self, job: Job, features: Matrix, labels: Matrix) -> Said:
+    async def _heard_out(self, job: Job, features: Matrix, labels: Labels) -> Said:
         async with aclosing(self.batch.trainer.train(job, features, labels, self.batch.files)) as saying:
             async for said in saying:
                 if said.stage == "failed":
@@ -219,6 +220,13 @@ def _learner(applied: SpecApplied) -> BatchLearner:
     return learner
 
 
+def _labels(label: Label, examples: list[Example]) -> Labels:
+    """1 for the positive class and 0 for the other, float32; the labels of a regression as they are, float64."""
+    if isinstance(label, ClassLabel):
+        return np.array([each.label == label.positive for each in examples], dtype=np.float32)
+    return np.array([each.label for each in examples], dtype=np.float64)
+
+
 def _numerical(spec: ModelSpec) -> tuple[bool, ...]:
     """For each column of the encoding: whether it is a number."""
     return tuple(
@@ -247,7 +255,9 @@ async def examples_in(ranges: LogRanges, spec: ModelSpec, logs: ExampleLogs) -> 
 def _examples(records: Sequence[Record], spec: ModelSpec) -> list[Example]:
     """The model's examples among these records. What the online learner parks is left out here too."""
     events = (_event(record) for record in records if record.key == spec.model.encode())
-    return [Example.of(event) for event in events if event is not None and event.label in spec.class_label.classes]
+    label = spec.label
+    allowed = label.classes if isinstance(label, ClassLabel) else None
+    return [Example.of(each) for each in events if each is not None and (allowed is None or each.label in allowed)]
 
 
 def _event(record: Record) -> ExampleLabelled | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tailrace_contracts.events import ClaimCheck, FeatureValue
-from tailrace_contracts.spec import ModelSpec
+from tailrace_contracts.spec import ClassLabel, ModelSpec
 from tailrace_models import Answer, ArtefactError, Predictor, load
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing, RetryLater
 from tailrace_serving.domain.arms import ArmFailed
@@ -64,7 +64,7 @@ class GuardedPredictor:
 
     def __init__(self, predictor: Predictor, spec: ModelSpec) -> None:
         self._predictor = predictor
-        self._classes = frozenset(spec.class_label.classes)
+        self._label = spec.label
 
     def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> list[Answer]:
         """One answer for each row. Raises ArmFailed."""
@@ -75,8 +75,11 @@ class GuardedPredictor:
         if len(answers) != len(rows):
             raise ArmFailed(f"{len(answers)} answers for {len(rows)} rows")
         for answer in answers:
-            if answer.prediction not in self._classes or not 0.0 <= answer.probability <= 1.0:
-                raise ArmFailed(f"the answer {_plain(answer)}, expected a class of the label and a probability")
+            if isinstance(self._label, ClassLabel):
+                if answer.prediction not in self._label.classes or not _is_probability(answer.probability):
+                    raise ArmFailed(f"the answer {_plain(answer)}, expected a class of the label and a probability")
+            elif answer.probability is not None or not math.isfinite(answer.prediction):
+                raise ArmFailed(f"the answer {_plain(answer)}, expected a finite number without a probability")
         return answers
 
 
@@ -85,5 +88,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _plain(answer: Any) -> str:
+    if answer.probability is None:
+        return str(answer.prediction)
     probability = "NaN" if math.isnan(answer.probability) else f"{answer.probability:g}"
     return f"{answer.prediction} with probability {probability}"
+
+
+def _is_probability(value: float | None) -> bool:
+    return value is not None and 0.0 <= value <= 1.0

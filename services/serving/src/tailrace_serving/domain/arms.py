@@ -19,16 +19,16 @@ from tailrace_serving.domain.refusal import Refused, brief
 
 
 class ArmAnswer(Protocol):
-    """The class that was predicted, and the probability of the positive one."""
+    """The class that was predicted, and the probability of the positive one; or the number of a regression."""
 
     @property
-    def prediction(self) -> int:
-        """One of the label's classes."""
+    def prediction(self) -> float:
+        """One of the label's classes, or a number."""
         ...
 
     @property
-    def probability(self) -> float:
-        """Of the positive class."""
+    def probability(self) -> float | None:
+        """Of the positive class; a regression has none."""
         ...
 
 

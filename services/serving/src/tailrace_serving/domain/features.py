@@ -114,6 +114,7 @@ class FeatureRules:
     """All features of one spec, in its order."""
 
     def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
         self.names = spec.feature_names
         self.specs = {feature.name: feature for feature in spec.features}
         self._model = spec.model

@@ -2,8 +2,8 @@
 
 One named tensor for each feature, of shape [n] or [n, 1], its data flat or nested: any numeric datatype or BOOL for a
 numerical feature, BYTES for a categorical one; `null` where a value is missing. Out come `prediction` INT64,
-`probability` FP64 and `prediction_id` BYTES, each [n]. Values that travel as bytes are `binary`'s business; here they
-are in `data` already.
+`probability` FP64 and `prediction_id` BYTES, each [n]; of a regression `prediction` is FP64 and there is no
+`probability`. Values that travel as bytes are `binary`'s business; here they are in `data` already.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-from tailrace_contracts.spec import CategoricalFeature
+from tailrace_contracts.spec import CategoricalFeature, ModelSpec
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Member
 from tailrace_serving.domain.features import FeatureRules, listed
 from tailrace_serving.domain.question import Question, entity, identifiers, moment
 from tailrace_serving.domain.refusal import Refused, brief
 
-OUTPUTS = {"prediction": "INT64", "probability": "FP64", "prediction_id": "BYTES"}
+CLASS_OUTPUTS = {"prediction": "INT64", "probability": "FP64", "prediction_id": "BYTES"}
+NUMBER_OUTPUTS = {"prediction": "FP64", "prediction_id": "BYTES"}
 
 _INTEGERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 _FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
@@ -77,7 +78,7 @@ class InferRequest(msgspec.Struct):
 def question(request: InferRequest, rules: FeatureRules, max_rows: int) -> Question:
     """The question in a request. Raises Refused."""
     count = rows_of(request.inputs, max_rows)
-    _check_outputs(request.outputs)
+    _check_outputs(request.outputs, rules.spec)
     columns: dict[str, list[Any]] = {}
     for tensor in request.inputs:
         if tensor.name in columns:
@@ -193,11 +194,17 @@ def _is_bool(value: object) -> bool:
     return type(value) is bool or value is None
 
 
-def _check_outputs(wanted: list[WantedOutput] | None) -> None:
+def outputs_of(spec: ModelSpec) -> dict[str, str]:
+    """The names and datatypes of what a model answers."""
+    return NUMBER_OUTPUTS if spec.task == "regression" else CLASS_OUTPUTS
+
+
+def _check_outputs(wanted: list[WantedOutput] | None, spec: ModelSpec) -> None:
+    known = outputs_of(spec)
     seen: set[str] = set()
     for output in wanted or ():
-        if output.name not in OUTPUTS:
-            raise Refused("malformed", f"output {brief(output.name)} is unknown, expected {listed(tuple(OUTPUTS))}")
+        if output.name not in known:
+            raise Refused("malformed", f"output {brief(output.name)} is unknown, expected {listed(tuple(known))}")
         if output.name in seen:
             raise Refused("malformed", f"output {output.name!r} is asked for twice, expected each once")
         seen.add(output.name)
@@ -212,13 +219,15 @@ def response(
         "probability": [each.probability for each in answers],
         "prediction_id": ids,
     }
-    names = [each.name for each in request.outputs] if request.outputs else list(OUTPUTS)
+    datatypes = outputs_of(arms.spec)
+    names = [each.name for each in request.outputs] if request.outputs else list(datatypes)
     body: dict[str, Any] = {
         "model_name": arms.model,
         "model_version": served.loaded.label,
         "parameters": arm_parameters(served),
         "outputs": [
-            {"name": name, "datatype": OUTPUTS[name], "shape": [len(answers)], "data": columns[name]} for name in names
+            {"name": name, "datatype": datatypes[name], "shape": [len(answers)], "data": columns[name]}
+            for name in names
         ],
     }
     if request.id is not None:
@@ -249,7 +258,9 @@ def model_metadata(arms: Arms, only: Member | None = None) -> dict[str, Any]:
             }
             for name, feature in arms.rules.specs.items()
         ],
-        "outputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in OUTPUTS.items()],
+        "outputs": [
+            {"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in outputs_of(arms.spec).items()
+        ],
         "parameters": status(arms),
     }
 

@@ -50,7 +50,8 @@ def response(
 ) -> dict[str, Any]:
     """The body of a response: the answer itself for `features`, a list of them for `rows`."""
     each = [
-        {"prediction_id": identity, "prediction": answer.prediction, "probability": answer.probability}
+        {"prediction_id": identity, "prediction": answer.prediction}
+        | ({} if answer.probability is None else {"probability": answer.probability})
         for identity, answer in zip(ids, answers, strict=True)
     ]
     head = {"model": arms.model, **arm_parameters(served)}

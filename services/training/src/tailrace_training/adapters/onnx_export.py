@@ -1,7 +1,7 @@
 """The network as an ONNX graph for serving, written node by node: it is small, and no tracer has to be trusted.
 
-Input `features` float32 [rows, columns], NaN where missing; output `probability` float32 [rows]. The exported graph is
-run beside the network, on real rows and on rows with holes and absurd numbers, and must answer the same.
+Input `features` float32 [rows, columns], NaN where missing; output `probability`, or of a regression `prediction` in
+the label's unit, float32 [rows]. The exported graph is run beside the network, on real rows and on rows with holes and absurd numbers, and must answer the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tailrace_models.onnx_model import INPUT, OUTPUT
+from tailrace_models.onnx_model import INPUT, PREDICTION, PROBABILITY
 from tailrace_training.adapters.torch_network import CUT, Matrix, Network
 
 OPSET = 17
@@ -45,15 +45,23 @@ def to_onnx(network: Network) -> bytes:
         constants[f"bias{index}"] = _array(layer.bias)
         inputs = [f"hidden{index}", f"weight{index}", f"bias{index}"]
         nodes.append(helper.make_node("Gemm", inputs, [f"sum{index}"], transB=1))
-        activation = "Sigmoid" if index == last else "Relu"
-        nodes.append(helper.make_node(activation, [f"sum{index}"], [f"hidden{index + 1}"]))
-    return _model(nodes, constants, f"hidden{last + 1}", columns=len(constants["mean"]))
+        if index < last:
+            nodes.append(helper.make_node("Relu", [f"sum{index}"], [f"hidden{index + 1}"]))
+    if network.regression:
+        constants["target_deviation"] = _array(network.target_deviation)
+        constants["target_mean"] = _array(network.target_mean)
+        nodes.append(helper.make_node("Mul", [f"sum{last}", "target_deviation"], ["spread"]))
+        nodes.append(helper.make_node("Add", ["spread", "target_mean"], [f"hidden{last + 1}"]))
+    else:
+        nodes.append(helper.make_node("Sigmoid", [f"sum{last}"], [f"hidden{last + 1}"]))
+    output = PREDICTION if network.regression else PROBABILITY
+    return _model(nodes, constants, f"hidden{last + 1}", output)
 
 
 def verify(data: bytes, network: Network, rows: Matrix) -> float:
     """The largest difference between graph and network on the rows, and on the rows with holes and absurd numbers.
 
-    Raises ExportDiffers when it is not below `TOLERANCE`.
+    Of a regression, in deviations of the label: relative to the answer where that is many deviations from 0. Raises ExportDiffers when it is not below `TOLERANCE`.
     """
     import onnxruntime
 
@@ -61,8 +69,10 @@ def verify(data: bytes, network: Network, rows: Matrix) -> float:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     probe = np.concatenate([rows, _with_holes(rows), np.full((1, rows.shape[1]), np.nan, np.float32)])
-    (answered,) = session.run([OUTPUT], {INPUT: probe})
-    difference = float(np.abs(np.asarray(answered) - network.probabilities(probe)).max())
+    (answered,) = session.run(None, {INPUT: probe})
+    expected = network.answers(probe)
+    unit = np.maximum(network.target_deviation.item(), np.abs(expected)) if network.regression else 1.0
+    difference = float((np.abs(np.asarray(answered) - expected) / unit).max())
     if not difference < TOLERANCE:
         raise ExportDiffers(
             f"the exported ONNX graph differs from the network by {difference:g}, expected less than {TOLERANCE:g}; "
@@ -79,15 +89,15 @@ def _with_holes(rows: Matrix) -> Matrix:
     return holes
 
 
-def _model(nodes: list[onnx.NodeProto], constants: dict[str, Matrix], result: str, columns: int) -> bytes:
-    nodes.append(helper.make_node("Reshape", [result, "flat"], [OUTPUT]))
+def _model(nodes: list[onnx.NodeProto], constants: dict[str, Matrix], result: str, output: str) -> bytes:
+    nodes.append(helper.make_node("Reshape", [result, "flat"], [output]))
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     initializers.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
     graph = helper.make_graph(
         nodes,
         "tailrace",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", columns])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows"])],
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", len(constants["mean"])])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows"])],
         initializers,
     )
     model = helper.make_model(

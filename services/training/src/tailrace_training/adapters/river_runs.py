@@ -11,7 +11,7 @@ from tailrace_contracts.events import RevisionTrained
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec, OnlineLearner
 from tailrace_runtime.highwater import HighWater
-from tailrace_training.domain.metrics import Prequential
+from tailrace_training.domain.metrics import scoring
 from tailrace_training.domain.online import REMEMBERED, OnlineRun
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RiverRuns:
             learner=model,
             marks=marks,
             pace=model.learner,
-            prequential=Prequential(**beside["prequential"]),
+            prequential=scoring(model.label)(**beside["prequential"]),
             pieces=[(first, last) for first, last in beside["pieces"]],
             published_examples=model.examples,
             revision=checkpoint.revision,

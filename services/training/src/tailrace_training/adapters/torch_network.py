@@ -1,8 +1,12 @@
-"""A network for tables: scaling and imputation inside, then layers of ReLU, then one logit.
+"""A network for tables: scaling and imputation inside, then layers of ReLU, then one logit, or one number.
 
 A missing number becomes its column's mean; every number is scaled by mean and deviation and cut at ten deviations, so
 that one broken sensor cannot carry an answer away. One-hot columns pass as they are. Mean and deviation come from
 values cut at the 0.1 % and 99.9 % quantiles, so that one broken reading does not flatten the rest.
+
+A regression learns its label scaled in the same way, by Huber's loss (Huber 1964): squared near the truth, absolute
+beyond one deviation, so that a few wild labels do not rule. The scale is inside the network: it answers in the label's
+own unit.
 
 Training is deterministic: every epoch seeds the generator with (seed, phase, epoch), and the learning rate is a
 function of the step. So a checkpoint at the end of an epoch needs weights and optimizer state only, and a training
@@ -21,6 +25,7 @@ import torch
 from torch import nn
 
 from tailrace_contracts.spec import BatchLearner
+from tailrace_models.encoding import LARGEST
 
 CUT = 10.0
 """Scaled numbers are cut at this many deviations."""
@@ -30,6 +35,7 @@ _START_DIVISOR = 25.0
 _END_DIVISOR = 1e4
 
 Matrix = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
 class Scaling(NamedTuple):
@@ -46,13 +52,21 @@ def scaling_of(features: Matrix, numerical: npt.NDArray[np.bool_]) -> Scaling:
     for column in np.flatnonzero(numerical):
         values = features[:, column].astype(np.float64)
         values = values[np.isfinite(values)]
-        if not len(values):
-            continue
-        cut = values.clip(*np.quantile(values, [0.001, 0.999]))
-        mean[column] = cut.mean()
-        spread = float(cut.std())
-        deviation[column] = spread if spread > 1e-6 * max(1.0, abs(float(cut.mean()))) else 1.0
+        if len(values):
+            mean[column], deviation[column] = _centre_and_spread(values, tail=0.001)
     return Scaling(mean, deviation)
+
+
+def target_of(labels: Labels) -> Scaling:
+    """Mean and deviation of the labels without their outermost hundredths, both float32 []."""
+    mean, deviation = _centre_and_spread(labels.astype(np.float64).clip(-LARGEST, LARGEST), tail=0.01)
+    return Scaling(np.array(mean, np.float32), np.array(deviation, np.float32))
+
+
+def _centre_and_spread(values: npt.NDArray[np.float64], tail: float) -> tuple[float, float]:
+    cut = values.clip(*np.quantile(values, [tail, 1 - tail]))
+    mean, spread = float(cut.mean()), float(cut.std())
+    return mean, spread if spread > 1e-6 * max(1.0, abs(mean)) else 1.0
 
 
 class Network(nn.Module):
@@ -60,9 +74,15 @@ class Network(nn.Module):
 
     mean: torch.Tensor
     deviation: torch.Tensor
+    target_mean: torch.Tensor
+    target_deviation: torch.Tensor
 
-    def __init__(self, scaling: Scaling, learner: BatchLearner) -> None:
+    def __init__(self, scaling: Scaling, learner: BatchLearner, target: Scaling | None = None) -> None:
         super().__init__()
+        self.regression = target is not None
+        if target is not None:
+            self.register_buffer("target_mean", torch.from_numpy(target.mean))
+            self.register_buffer("target_deviation", torch.from_numpy(target.deviation))
         self.register_buffer("mean", torch.from_numpy(scaling.mean))
         self.register_buffer("deviation", torch.from_numpy(scaling.deviation))
         self.linear = nn.ModuleList()
@@ -78,22 +98,36 @@ class Network(nn.Module):
         return torch.where(torch.isnan(features), torch.zeros_like(away), away).clamp(-CUT, CUT)
 
     def logits(self, scaled: torch.Tensor) -> torch.Tensor:
-        """The layers."""
+        """The layers. Of a regression, how many deviations the answer is from the label's mean."""
         *hidden, last = self.linear
         for layer in hidden:
             scaled = self.dropout(torch.relu(layer(scaled)))
         return torch.as_tensor(last(scaled)).squeeze(-1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits of the positive class."""
+        """Logits of the positive class; of a regression, answers in deviations."""
         return self.logits(self.scaled(features))
 
+    def targets(self, labels: Labels) -> torch.Tensor:
+        """Labels as they are learned: as they are, or in deviations from their mean, cut."""
+        if not self.regression:
+            return torch.from_numpy(labels)
+        away = (labels - self.target_mean.item()) / self.target_deviation.item()
+        return torch.from_numpy(away.clip(-CUT, CUT).astype(np.float32))
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """What training lowers."""
+        if self.regression:
+            return nn.functional.huber_loss(outputs, targets)
+        return nn.functional.binary_cross_entropy_with_logits(outputs, targets)
+
     @torch.no_grad()
-    def probabilities(self, features: Matrix) -> npt.NDArray[np.float32]:
-        """Probabilities of the positive class [rows]; leaves the network in evaluation mode."""
+    def answers(self, features: Matrix) -> npt.NDArray[np.float32]:
+        """Probabilities of the positive class, or numbers in the label's unit [rows]; leaves the network in evaluation."""
         self.eval()
         device = next(self.parameters()).device
-        found = torch.sigmoid(self(torch.from_numpy(features).to(device)))
+        outputs = self(torch.from_numpy(features).to(device))
+        found = outputs * self.target_deviation + self.target_mean if self.regression else torch.sigmoid(outputs)
         return np.asarray(found.cpu().numpy(), dtype=np.float32)
 
 
@@ -139,11 +173,11 @@ class Training:
         self.epoch = 0
         self.optimizer = AdamW(network.parameters(), learner.weight_decay)
 
-    def epochs(self, features: Matrix, labels: Matrix) -> Iterator[float]:
+    def epochs(self, features: Matrix, labels: Labels) -> Iterator[float]:
         """Train the epochs that remain; yields each epoch's mean loss, with `epoch` counted up."""
         device = next(self.network.parameters()).device
         inputs = self.network.scaled(torch.from_numpy(features).to(device))
-        targets = torch.from_numpy(labels).to(device)
+        targets = self.network.targets(labels).to(device)
         while self.epoch < self.learner.epochs:
             loss = self._one_epoch(inputs, targets)
             self.epoch += 1
@@ -164,7 +198,7 @@ class Training:
         """One batch; in mixed precision where there is a GPU."""
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=inputs.is_cuda):
             logits = self.network.logits(inputs)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), targets)
+        loss = self.network.loss(logits.float(), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(rate)
         return loss.detach()

@@ -19,9 +19,9 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 
 from tailrace_training.adapters.onnx_export import ExportDiffers, to_onnx, verify
-from tailrace_training.adapters.torch_network import Matrix, Network, Training, scaling_of
+from tailrace_training.adapters.torch_network import Labels, Matrix, Network, Training, scaling_of, target_of
 from tailrace_training.domain.jobs import CHECKPOINT, EXAMPLES, ONNX_FILE, WEIGHTS_FILE, Job, Said, Say
-from tailrace_training.domain.metrics import scores
+from tailrace_training.domain.metrics import errors, scores
 
 _PROBES = 512
 
@@ -36,7 +36,7 @@ def train(job: Job, folder: Path, say: Say) -> None:
 
 
 class _Run:
-    def __init__(self, job: Job, folder: Path, say: Say, features: Matrix, labels: Matrix) -> None:
+    def __init__(self, job: Job, folder: Path, say: Say, features: Matrix, labels: Labels) -> None:
         self.job = job
         self.folder = folder
         self.say = say
@@ -62,7 +62,8 @@ class _Run:
     def _fresh(self, phase: int, count: int) -> Training:
         torch.manual_seed(self.job.learner.seed)
         scaling = scaling_of(self.features[:count], np.array(self.job.numerical))
-        return Training(Network(scaling, self.job.learner).to(self.device), self.job.learner, phase)
+        target = target_of(self.labels[:count]) if self.job.label else None
+        return Training(Network(scaling, self.job.learner, target).to(self.device), self.job.learner, phase)
 
     def _phase(self, phase: int, count: int, resumed: Training | None) -> Training:
         training = resumed or self._fresh(phase, count)
@@ -71,9 +72,12 @@ class _Run:
         return training
 
     def _measured(self, network: Network, kept: int) -> dict[str, float]:
-        found = scores(
-            network.probabilities(self.features[kept:]).astype(np.float64), self.labels[kept:].astype(np.bool_)
-        )
+        answers, labels = network.answers(self.features[kept:]).astype(np.float64), self.labels[kept:]
+        if self.job.label is None:
+            found = scores(answers, labels.astype(np.bool_))
+        else:
+            limits = self.job.label.limits
+            found = errors(answers.clip(limits.min, limits.max), labels.astype(np.float64))
         return {**found, "evaluated_on": float(len(self.labels) - kept)}
 
     def _exported(self, final: Training) -> None:

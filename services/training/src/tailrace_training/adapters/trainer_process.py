@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from tailrace_training.domain.jobs import CHECKPOINT, EXAMPLES, JOB, ONNX_FILE, WEIGHTS_FILE, Job, Said
 from tailrace_training.errors import TrainerDied
-from tailrace_training.ports import Matrix, RunFiles
+from tailrace_training.ports import Labels, Matrix, RunFiles
 
 _COMMAND = (sys.executable, "-m", "tailrace_training.adapters.trainer")
 _LINE_BYTES = 1 << 20
@@ -54,7 +54,7 @@ class TrainerProcess:
             self._process = asyncio.create_task(_started())
         self._when_idle()
 
-    async def train(self, job: Job, features: Matrix, labels: Matrix, files: RunFiles) -> AsyncGenerator[Said]:
+    async def train(self, job: Job, features: Matrix, labels: Labels, files: RunFiles) -> AsyncGenerator[Said]:
         """Train; yields what the trainer says until it has `finished` or `failed`. Raises TrainerDied.
 
         Checkpoints are copied to `files`, so that another machine can go on.
@@ -109,7 +109,7 @@ class TrainerProcess:
             stdin.close()
 
 
-def lay_out(job: Job, features: Matrix, labels: Matrix, folder: Path, checkpoint: bytes | None = None) -> None:
+def lay_out(job: Job, features: Matrix, labels: Labels, folder: Path, checkpoint: bytes | None = None) -> None:
     """The job's files. A checkpoint that lies there from before is at least as new as the one that was kept."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"features": features, "labels": labels}, folder / EXAMPLES)

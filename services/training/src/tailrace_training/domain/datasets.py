@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from tailrace_contracts.events import ExampleLabelled, FeatureValue
-from tailrace_contracts.spec import BatchLearner, ModelSpec
+from tailrace_contracts.spec import BatchLearner, ClassLabel, ModelSpec
 
 
 class Example(NamedTuple):
@@ -47,17 +47,21 @@ def held_out(count: int, learner: BatchLearner) -> int:
 
 
 def check(examples: list[Example], spec: ModelSpec, learner: BatchLearner, where: str) -> None:
-    """Raises Untrainable where there are too few examples, or only one class to learn from."""
+    """Raises Untrainable where there are too few examples, or only one class (or number) to learn from."""
     if len(examples) < learner.min_examples:
         raise Untrainable(
             f"{where} holds {len(examples)} examples of model {spec.model!r}, expected at least "
             f"{learner.min_examples} (learners.batch.min_examples); train when more labels have come"
         )
     rest = examples[: len(examples) - held_out(len(examples), learner)]
-    classes = {example.label == spec.class_label.positive for example in rest}
-    if len(classes) < 2:
-        only = spec.class_label.positive in {example.label for example in rest}
+    found, label = {example.label for example in rest}, spec.label
+    if isinstance(label, ClassLabel) and len({each == label.positive for each in found}) < 2:
         raise Untrainable(
-            f"{where} holds only {'positive' if only else 'negative'} examples of model {spec.model!r} to learn from, "
-            "expected both classes; train on a longer range"
+            f"{where} holds only {'positive' if label.positive in found else 'negative'} examples of model "
+            f"{spec.model!r} to learn from, expected both classes; train on a longer range"
+        )
+    if len(found) < 2:
+        raise Untrainable(
+            f"{where} holds only examples with the label {found.pop()} of model {spec.model!r} to learn from, "
+            "expected more than one number; train on a longer range"
         )

@@ -1,7 +1,7 @@
 """What the trainer process is asked, and what it says while it works: the words between the service and torch.
 
 A job is a folder: `job.json` (this module's `Job`), `examples.safetensors` (`features` float32 [n, columns],
-`labels` float32 [n], oldest first), and, where a training was interrupted, `checkpoint.safetensors`. The trainer
+`labels` float32 [n], 1 for the positive class, or float64 [n] of a regression, oldest first), and, where a training was interrupted, `checkpoint.safetensors`. The trainer
 answers in lines of JSON (`Said`) and leaves `model.onnx` and `model.safetensors` in the folder.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailrace_contracts.spec import BatchLearner
+from tailrace_contracts.spec import BatchLearner, NumericalLabel
 
 JOB = "job.json"
 EXAMPLES = "examples.safetensors"
@@ -29,6 +29,7 @@ class Job(BaseModel):
     run_id: str
     learner: BatchLearner
     numerical: tuple[bool, ...] = Field(description="for each column: a number to be scaled, or a one-hot column")
+    label: NumericalLabel | None = Field(default=None, description="of a regression; None where a class is learned")
     held_out: int = Field(ge=1, description="the newest examples, kept for evaluation")
     threads: int = Field(default=1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tailrace_contracts.events import ClaimCheck, ExampleLabelled, FeatureValue
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
-from tailrace_contracts.spec import ClassLabel, OnlineLearner
-from tailrace_training.domain.metrics import Prequential
+from tailrace_contracts.spec import ClassLabel, Label, OnlineLearner
+from tailrace_training.domain.metrics import Prequential, PrequentialErrors
 
 REMEMBERED = 8_000
 """Identities of examples kept against a second coming under another trigger: more than one batch of the joiner."""
@@ -26,8 +26,13 @@ class Answer(Protocol):
     """What a learner answers."""
 
     @property
-    def probability(self) -> float:
-        """Of the positive class."""
+    def prediction(self) -> float:
+        """A class, or the number of a regression."""
+        ...
+
+    @property
+    def probability(self) -> float | None:
+        """Of the positive class; a regression has none."""
         ...
 
 
@@ -48,7 +53,7 @@ class Learner(Protocol):
 class Marks(Protocol):
     """Remembers which facts were applied."""
 
-    def admit(self, trigger: Trigger, identity: str | None = None) -> bool:
+    def admit(self, trigger: Trigger, identity: tuple[Hashable, int] | None = None) -> bool:
         """Whether the fact is new; from now on it is not."""
         ...
 
@@ -73,7 +78,7 @@ class OnlineRun:
     learner: Learner
     marks: Marks
     pace: OnlineLearner
-    prequential: Prequential = field(default_factory=Prequential)
+    prequential: Prequential | PrequentialErrors = field(default_factory=Prequential)
     pieces: list[tuple[int, int]] = field(default_factory=list)
     floor: int = -1
     interrupted: bool = False
@@ -89,7 +94,7 @@ class OnlineRun:
         """The last offset of this model that was read, or `floor` before the first."""
         return self.pieces[-1][1] if self.pieces else self.floor
 
-    def apply(self, offset: int, example: ExampleLabelled, label: ClassLabel) -> bool:
+    def apply(self, offset: int, example: ExampleLabelled, label: Label) -> bool:
         """Learn the example at this offset of the log. False: it had been learned before."""
         if offset <= self.through:
             return False
@@ -97,10 +102,15 @@ class OnlineRun:
         if not self.marks.admit(example.trigger, identity(example)):
             return False
         if example.label_revision == 0:
-            answer = self.learner.predict(example.features)
-            self.prequential.add(answer.probability, example.label == label.positive)
+            self._score(self.learner.predict(example.features), example.label, label)
         self.learner.learn(example.features, example.label)
         return True
+
+    def _score(self, answer: Answer, given: float, label: Label) -> None:
+        if isinstance(label, ClassLabel) and isinstance(self.prequential, Prequential):
+            self.prequential.add(answer.probability or 0.0, given == label.positive)
+        elif isinstance(self.prequential, PrequentialErrors):
+            self.prequential.add(answer.prediction, given)
 
     def _read(self, offset: int) -> None:
         if self.pieces and not self.interrupted:
@@ -137,7 +147,6 @@ class OnlineRun:
         self.published_at = now
 
 
-def identity(example: ExampleLabelled) -> str:
-    """What makes an example the same under another trigger, in 16 characters: thousands stand in every checkpoint."""
-    text = f"{example.prediction_id}/{example.label_revision}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def identity(example: ExampleLabelled) -> tuple[str, int]:
+    """What makes an example the same under another trigger: whose it is, in 16 characters, and its label's revision."""
+    return hashlib.blake2b(example.prediction_id.encode(), digest_size=8).hexdigest(), example.label_revision
