@@ -231,6 +231,13 @@ class DriftMonitor(_Part):
     reference: ReferencePeriod | None = Field(default=None, description="default: the champion's training set")
 
 
+class MultivariateMonitor(_Part):
+    """A classifier on the row samples of window and reference, for drift that no single feature shows."""
+
+    chance: Share = Field(default=0.001, description="of a false alarm in a window")
+    min_rows: int = Field(default=200, gt=20, description="smaller samples, of either side, are not judged")
+
+
 class ConceptDriftMonitor(_Part):
     """A detector on the champion's stream of errors (0 right, 1 wrong). `hddm` is another name of `hddm-a`."""
 
@@ -294,6 +301,7 @@ class Monitors(_Part):
     window_days: float = Field(default=1, gt=0)
     allowed_lateness_days: float = Field(default=1, ge=0)
     drift: DriftMonitor | None = DriftMonitor()
+    multivariate: MultivariateMonitor | None = MultivariateMonitor()
     concept_drift: ConceptDriftMonitor | None = ConceptDriftMonitor()
     performance: PerformanceMonitor = PerformanceMonitor()
     estimation: EstimationMonitor | None = EstimationMonitor()

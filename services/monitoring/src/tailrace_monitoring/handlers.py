@@ -7,6 +7,7 @@ process, changes nothing twice.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from tailrace_contracts.events import ColumnSummary, WindowSummarised
 from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.multivariate import TellApart, Told, comparable, tell
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import trail_length
 from tailrace_monitoring.ports import Gazette, Meter, References, ReferenceUnusable, Sitting, WatchStore
@@ -30,6 +32,7 @@ class Watchers:
     references: References
     meter: Meter
     clock: Clock
+    tell_apart: TellApart | None = None
 
 
 async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge, watchers: Watchers) -> bool:
@@ -60,11 +63,14 @@ async def let_time_pass(model: str, known: Knowledge, watchers: Watchers) -> boo
 async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowledge, watchers: Watchers) -> None:
     """One window of feature statistics."""
     now = watchers.clock.now()
+    told = await _told_apart(placed[2], known, watchers)
     async with watchers.store.sitting(placed[2].model, trail_length(known.spec)) as sitting:
         watch = sitting.watch
         reference = await _reference(sitting, placed[2], known, watchers)
         if watch.observe_window(placed, reference, known, now) and placed[2].closed:
             await _estimate(sitting, placed, known, now)
+            if told is not None:
+                watch.judge_rows(placed[2], told, known, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
 
@@ -80,6 +86,20 @@ async def _estimate(
     sitting.watch.cohorts.take(await sitting.cohorts(sitting.watch.cohorts.unknown(keys)))
     past = {version: await sitting.labelled(version, start) for version in sorted({key.version for key in keys})}
     sitting.watch.estimate_window(placed, past, known, now)
+
+
+async def _told_apart(window: WindowSummarised, known: Knowledge, watchers: Watchers) -> Told | None:
+    """How far the window's rows lie from the reference's; computed in a thread, before the watch is locked."""
+    version, monitor = known.versions.get(known.champion or 0), known.spec.monitors.multivariate
+    if watchers.tell_apart is None or monitor is None or version is None or version.reference is None:
+        return None
+    try:
+        reference = await watchers.references.rows(version.reference)
+    except ReferenceUnusable:
+        return None  # `_reference` says so
+    if not comparable(window, reference, monitor):
+        return None
+    return await asyncio.to_thread(tell, window, reference, known.spec, monitor.chance, watchers.tell_apart)
 
 
 async def _reference(

@@ -13,6 +13,7 @@ from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Changes
 from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_statistics.multivariate import Rows
 
 
 class Gazette(Protocol):
@@ -65,6 +66,10 @@ class References(Protocol):
 
     async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
         """The statistics of every column. Raises ReferenceUnusable, and RetryLater when the store is not there."""
+        ...
+
+    async def rows(self, claim: ClaimCheck) -> Rows:
+        """The sample of rows. Raises the same."""
         ...
 
 

@@ -33,6 +33,7 @@ from tailrace_monitoring.domain.state import Changes, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.ports import ReferenceUnusable
+from tailrace_statistics.multivariate import Rows
 
 
 class FixedGazette:
@@ -53,14 +54,21 @@ class FixedGazette:
 class FixedReferences:
     """References by digest; others are unusable."""
 
-    def __init__(self, known: Mapping[str, Mapping[str, ColumnSummary]] | None = None) -> None:
+    def __init__(self, known: Mapping[str, Mapping[str, ColumnSummary]] | None = None, rows: Rows = ()) -> None:
         self.known = dict(known or {})
+        self.sample = rows
 
     async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
         """The columns under this digest."""
         if claim.sha256 not in self.known:
             raise ReferenceUnusable(f"nothing under {claim.key}")
         return self.known[claim.sha256]
+
+    async def rows(self, claim: ClaimCheck) -> Rows:
+        """The rows that it was given, whatever the digest."""
+        if claim.sha256 not in self.known:
+            raise ReferenceUnusable(f"nothing under {claim.key}")
+        return self.sample
 
 
 class SilentMeter:

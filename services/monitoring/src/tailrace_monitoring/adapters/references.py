@@ -8,6 +8,7 @@ from tailrace_contracts.events import ClaimCheck, ColumnSummary
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
 from tailrace_runtime.objects import ObjectStore
+from tailrace_statistics.multivariate import Rows
 from tailrace_statistics.reference import Reference, ReferenceInvalid
 
 KEPT = 32
@@ -18,10 +19,17 @@ class StoredReferences:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._kept: dict[str, Mapping[str, ColumnSummary]] = {}
+        self._kept: dict[str, Reference] = {}
 
     async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
         """The statistics of every column."""
+        return (await self._reference(claim)).columns
+
+    async def rows(self, claim: ClaimCheck) -> Rows:
+        """The sample of rows."""
+        return (await self._reference(claim)).sample
+
+    async def _reference(self, claim: ClaimCheck) -> Reference:
         known = self._kept.get(claim.sha256)
         if known is None:
             known = await self._read(claim)
@@ -30,8 +38,8 @@ class StoredReferences:
                 del self._kept[next(iter(self._kept))]
         return known
 
-    async def _read(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
+    async def _read(self, claim: ClaimCheck) -> Reference:
         try:
-            return Reference.from_bytes(await self._objects.get_artefact(claim)).columns
+            return Reference.from_bytes(await self._objects.get_artefact(claim))
         except (ArtefactCorrupt, ObjectMissing, ReferenceInvalid) as error:
             raise ReferenceUnusable(str(error)) from error

@@ -11,6 +11,7 @@ from tailrace_contracts.spec import DriftMonitor, FairnessRate
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
+from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.trail import Step, ranges_of
 from tailrace_monitoring.domain.windows import Fault, Measured
 
@@ -170,6 +171,26 @@ def feature_drift(stamp: Stamp, measured: Measured, monitor: DriftMonitor, windo
         message=(
             f"{measured.column} is {measured.distance:.3g} ({monitor.distance}) from its reference since "
             f"{_day(measured.since)}, over {monitor.threshold:g}{row}"
+        ),
+        derived_from=window.derived_from,
+        time=stamp.now,
+    )
+
+
+def rows_drift(stamp: Stamp, told: Told, since: datetime, window: WindowSummarised) -> AlertRaised:
+    """The rows have left their reference, though no single feature has."""
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="feature-drift",
+        subject=TOGETHER,
+        statistic="AUC of a domain classifier",
+        value=told.auc,
+        threshold=told.threshold,
+        since=since,
+        message=(
+            f"a classifier tells rows since {_day(since)} from those of the reference with an AUC of {told.auc:.2f}, "
+            f"over {told.threshold:.2f}; no single feature shows it: look at how they depend on each other"
         ),
         derived_from=window.derived_from,
         time=stamp.now,

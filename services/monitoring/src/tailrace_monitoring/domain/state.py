@@ -16,6 +16,7 @@ from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import Detector
 from tailrace_monitoring.domain.estimation import Trust
+from tailrace_monitoring.domain.multivariate import RowDrift
 from tailrace_monitoring.domain.retraining import RetrainingState
 from tailrace_monitoring.domain.scores import Score
 from tailrace_monitoring.domain.trail import Step
@@ -39,6 +40,7 @@ class ModelState(BaseModel):
     scores: dict[str, Score] = {}
     breached: dict[str, datetime] = {}
     drift: DriftState = DriftState()
+    rows: RowDrift = RowDrift()
     trust: Trust = Trust()
     retraining: RetrainingState = RetrainingState()
 

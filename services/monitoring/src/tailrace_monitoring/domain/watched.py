@@ -32,10 +32,12 @@ from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, Coho
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import LONGEST, Alarm, ErrorAlarm
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.retraining import Cause, Pending, Situation
 from tailrace_monitoring.domain.scores import SERVED, Score
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Placed, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
+from tailrace_monitoring.domain.windows import Measured
 from tailrace_runtime.highwater import HighWater
 
 PUBLISH_EVERY = timedelta(seconds=1)
@@ -374,6 +376,18 @@ class ModelWatch:
         for fault in drift.faults(window, reference):
             self._raise(alerts.bad_values(self._stamp(now), fault, window), knowledge, None, None)
         return True
+
+    def judge_rows(self, window: WindowSummarised, told: Told, knowledge: Knowledge, now: datetime) -> None:
+        """Take in how far a closed window's rows lie from the reference's, after its columns were judged."""
+        rows, shown = self.state.rows, bool(self.state.drift.streaks)
+        alert = rows.judge(window, told, self.basis(knowledge), shown=shown)
+        since = rows.since or window.window.start
+        measured = Measured(TOGETHER, told.auc, drifted=told.auc > told.threshold, alert=alert, since=since)
+        self.changes.distances.append(Distances(window, [measured], told.threshold))
+        self.changes.touched = True
+        if alert:
+            raised = alerts.rows_drift(self._stamp(now), told, since, window)
+            self._raise(raised, knowledge, "feature-drift", self.trail.first_from(since))
 
     def estimate_window(
         self,
