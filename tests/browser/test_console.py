@@ -8,19 +8,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tailrace_contracts.events import AuditRecorded, Event, ExampleLabelled, SpecApplied
+from tailrace_contracts.events import (
+    AuditRecorded,
+    CategoricalSummary,
+    ColumnSummary,
+    Event,
+    ExampleLabelled,
+    Mute,
+    MutesChanged,
+    Slice,
+    SpecApplied,
+    WindowSpan,
+    WindowSummarised,
+)
+from tailrace_contracts.ranges import LogRanges
+from tailrace_contracts.spec import Limits
 from tailrace_monitoring.app import create_service
 from tailrace_monitoring.main import TOPICS_IN, TOPICS_OUT
 from tailrace_monitoring.settings import MonitoringSettings
-from tailrace_monitoring.testing import MODEL, NOW, answered, deployment, labelled, tide_spec, version
+from tailrace_monitoring.testing import FIRST_DAY, MODEL, NOW, answered, deployment, labelled, tide_spec, version
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import outgoing
 from tailrace_runtime.topics import create_all
+from tailrace_statistics.columns import NumericalFold
 from tailrace_testing import Broker, eventually, require_tool
 
 FLAGS = (
@@ -156,6 +172,72 @@ async def test_a_model_an_alert_and_a_promotion_appear_as_they_arrive(console: C
     await expect(champion.locator("td").nth(1)).to_have_text("2")
     await expect(page.locator("#audit")).to_contain_text("version 2 is better")
     await expect(page.locator("#pulse")).to_have_text("live")
+
+
+def unequal(count: int) -> list[ExampleLabelled]:
+    """Every northern quay is selected, no southern one; both arms say so. All of one day, but the last."""
+    given = [
+        labelled(n, int(n % 3 > 0), answered("champion", n % 2, 1), answered("shadow", n % 2, 2), time=FIRST_DAY)
+        for n in range(count)
+    ]
+    return [*given, labelled(count, 1, answered("champion", 1, 1), time=FIRST_DAY + timedelta(days=90))]
+
+
+def a_window() -> WindowSummarised:
+    """Levels, one of them out of limits, by quay."""
+    fold = NumericalFold(Limits(min=-5, max=5))
+    fold.fold([0.1, 0.2, 0.3, 94.0])
+    level, quay = fold.summary(), CategoricalSummary(count=4, counts={"north": 3, "south": 1})
+    whole: dict[str, ColumnSummary] = {"level": level, "quay": quay}
+    north = Slice(attribute="quay", group="north", events=3, columns={"level": level})
+    span = WindowSpan(start=FIRST_DAY, end=FIRST_DAY + timedelta(days=30))
+    return WindowSummarised(
+        model=MODEL,
+        spec_revision=1,
+        window=span,
+        events=4,
+        columns=whole,
+        slices=(north,),
+        closed=False,
+        derived_from=LogRanges(),
+    )
+
+
+def a_mute() -> MutesChanged:
+    """Fairness alerts are muted for a day."""
+    now = datetime.now(UTC)
+    mute = Mute(
+        mute_id="mute-1",
+        kinds=("fairness",),
+        owner="ada",
+        reason="the board decides on Friday",
+        muted_by="ada",
+        since=now - timedelta(hours=1),
+        until=now + timedelta(days=1),
+    )
+    return MutesChanged(model=MODEL, sequence=1, mutes=(mute,), time=now)
+
+
+async def test_groups_data_and_mutes_are_shown_with_their_intervals(console: Console, page: Page) -> None:
+    """A person could not see whom the model treats how, what is wrong with the data, or what is kept quiet, and by whom."""
+    await begin(console)
+    await console.tell("alert-mutes", a_mute())
+    await page.goto(console.url)
+    await expect(page.locator("#mutes")).to_contain_text("tailrace unmute tide mute-1", timeout=20_000)
+    await console.tell("labelled-examples", *unequal(900))
+    await console.tell("feature-statistics", a_window())
+    muted = page.locator('#alerts li.muted[data-kind="fairness"]')
+    await expect(muted).to_contain_text("selects quay=north 100.0% more often than quay=south", timeout=20_000)
+    await expect(muted).to_contain_text("muted by ada until")
+    await muted.locator("summary").press("Enter")
+    await expect(muted.locator("code")).to_contain_text("labelled-examples[")
+    await expect(page.locator("#groups tbody tr")).to_have_count(2)
+    await expect(page.locator("#gaps")).to_contain_text("over the limit")
+    await page.get_by_label("Rate").select_option("true_positive_rate")
+    await expect(page.locator("#gaps-hint")).to_contain_text("sets no limit for the true positive rate")
+    level = page.locator("#quality tbody tr").filter(has_text="level")
+    await expect(level.locator(".trouble")).to_contain_text("1")
+    await expect(page.locator("#slices")).to_contain_text("quay = north")
 
 
 async def test_the_page_is_usable_by_keyboard_and_on_a_phone(console: Console, page: Page) -> None:

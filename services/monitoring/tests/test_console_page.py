@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 
-from tailrace_contracts.events import CoverageMeasured, SpecApplied, TrainingProgressed, WindowSpan
+from tailrace_contracts.events import (
+    CategoricalSummary,
+    CoverageMeasured,
+    Slice,
+    SpecApplied,
+    TrainingProgressed,
+    WindowSpan,
+    WindowSummarised,
+)
 from tailrace_contracts.ranges import Log, LogRanges
+from tailrace_contracts.spec import Limits
 from tailrace_monitoring.adapters.postgres_page import PostgresNotebook, PostgresPage
 from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
 from tailrace_monitoring.adapters.river_detectors import detector
+from tailrace_monitoring.domain.page import told_alerts
 from tailrace_monitoring.domain.state import Placed, Tools
-from tailrace_monitoring.handlers import Watchers, observe_examples
+from tailrace_monitoring.handlers import Watchers, observe_examples, observe_window
 from tailrace_monitoring.main import TOPICS_OUT
 from tailrace_monitoring.testing import (
     FIRST_DAY,
@@ -33,7 +43,7 @@ from tailrace_monitoring.testing import (
 from tailrace_runtime.database import Database
 from tailrace_runtime.ids import new_id
 from tailrace_runtime.testing import FixedClock
-from tailrace_statistics.columns import merge
+from tailrace_statistics.columns import NumericalFold, merge
 from tailrace_statistics.distances import distance
 
 SPEC = SpecApplied(model=MODEL, spec_revision=1, spec=tide_spec(), applied_by="me", time=NOW)
@@ -136,3 +146,60 @@ async def test_the_page_shows_arms_with_their_scores_comparison_and_groups(opene
     assert page["served"] == {"examples": 80, "accuracy": 0.75, "recent_accuracy": 0.75}
     assert {(each["group"], each["selection_rate"]) for each in page["groups"]} == {("north", 1.0), ("south", 0.5)}
     assert {(each["version"], each["accuracy"]) for each in page["cohorts"]} == {(1, 0.75), (2, 1.0)}
+    assert [(round(each["lower"], 3), round(each["upper"], 3)) for each in page["cohorts"] if each["version"] == 1] == [
+        (0.645, 0.832)
+    ]
+    assert (page["fairness"]["version"], page["fairness"]["closed"], page["fairness"]["comparisons"]) == (1, False, [])
+
+
+def test_what_an_alert_led_to_is_told_through_to_the_version_that_came_of_it() -> None:
+    """The console would stop at the training that was asked for, and not say that its version serves."""
+    alert = {"event": {"alert_id": "a", "led_to": "r"}}
+    other = {"event": {"alert_id": "b", "led_to": ""}}
+    made = {"event": {"run_id": "r", "version": 3, "stage": "champion", "time": "2026-05-04T00:00:00Z"}}
+    empty: dict[str, list[dict[str, Any]]] = {"alerts": [alert, other], "progress": [], "requests": [], "versions": []}
+    first, second = told_alerts(empty)
+    assert (first["story"]["training"], second["story"]) == ("awaited", None)
+    asked = empty | {"requests": [{"event": {"run_id": "r"}}]}
+    assert told_alerts(asked)[0]["story"]["training"] == "requested"
+    going = asked | {"progress": [{"event": {"run_id": "r", "stage": "training"}}]}
+    assert told_alerts(going)[0]["story"]["training"] == "training"
+    story = told_alerts(going | {"versions": [made]})[0]["story"]
+    assert (story["training"], story["version"], story["stage"]) == ("finished", 3, "champion")
+
+
+async def test_the_data_of_the_newest_window_are_shown_without_their_sketches(opened: Database) -> None:
+    """A person could not see what is in the data, or the page would weigh megabytes."""
+    await PostgresNotebook(opened).note(Log("model-specs", 0), [(0, SPEC)])
+    store = PostgresWatches(opened, Tools(detector, distance, merge, new_id), TOPICS_OUT)
+    watchers = Watchers(FixedGazette({}), store, FixedReferences(), SilentMeter(), FixedClock())
+    fold = NumericalFold(Limits(min=-5, max=5))
+    fold.fold([0.0, 1.0, 2.0, 3.0, 94.0])
+    quay = CategoricalSummary(
+        count=5, missing=1, unseen=1, counts={"north": 3, "south": 1, "east": 0}, unseen_counts={"?": 1}
+    )
+    part = Slice(arm="champion", version=1, events=5, columns={"level": fold.summary(), "quay": quay})
+    window = WindowSummarised(
+        model=MODEL,
+        spec_revision=1,
+        window=WindowSpan(start=FIRST_DAY, end=FIRST_DAY + timedelta(days=30)),
+        events=6,
+        columns={"level": fold.summary(), "quay": quay},
+        slices=(part,),
+        closed=False,
+        derived_from=LogRanges(),
+    )
+    await observe_window((Log("feature-statistics", 0), 0, window), knowledge(tide_spec()), watchers)
+    page = await one_page(opened)
+    level, quays = (column["now"] for column in page["columns"])
+    assert (level["count"], level["bad"], level["minimum"], level["median"], level["maximum"]) == (5, 1, 0.0, 2.0, 94.0)
+    assert (quays["missing"], quays["bad"], quays["categories"], quays["unseen"]) == (1, 1, 2, ["?"])
+    assert quays["frequent"] == [["north", 3], ["?", 1], ["south", 1]]
+    (shown,) = page["window"]["slices"]
+    assert (shown["arm"], shown["version"], shown["events"], shown["columns"]["level"]["mean"]) == (
+        "champion",
+        1,
+        5,
+        20.0,
+    )
+    assert "quantiles" not in str(page)

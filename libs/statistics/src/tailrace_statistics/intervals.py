@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ class Counted(NamedTuple):
         return self.part / self.whole if self.whole else None
 
 
+@lru_cache(maxsize=256)
 def critical_value(confidence: float) -> float:
     """The two-sided critical value z of the normal distribution: 1.96 for 0.95."""
     return NormalDist().inv_cdf(0.5 + confidence / 2)

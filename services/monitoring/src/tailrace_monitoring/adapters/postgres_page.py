@@ -45,7 +45,7 @@ _QUERIES = {
     ),
     "groups": (
         "select body from cohorts where model = $1 and arm in ('champion', 'external') and body -> 'groups' <> '{}'"
-        " order by start desc limit 1"
+        " order by closed desc, start desc, examples desc limit 1"
     ),
     "window": "select * from windows where model = $1 order by window_start desc limit 1",
     "distances": (
@@ -130,7 +130,7 @@ class PostgresPage:
         return model_page(_plain(row), {part: [_plain(each) for each in rows] for part, rows in found.items()})
 
 
-_JSON = {"spec", "deployment", "served", "event", "body", "columns", "examples"}
+_JSON = {"spec", "deployment", "served", "event", "body", "columns", "slices", "examples"}
 
 
 def _plain(row: Any) -> dict[str, Any]:

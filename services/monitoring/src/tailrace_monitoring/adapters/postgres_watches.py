@@ -7,6 +7,7 @@ when another one has written, the copy is thrown away and read anew. A sitting t
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -16,10 +17,10 @@ from tailrace_contracts.events import AlertRaised, ArmsCompared, Event, Performa
 from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
 from tailrace_monitoring.domain.estimation import PAST_COHORTS
+from tailrace_monitoring.domain.quality import compact_columns, compact_slices
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
-from tailrace_monitoring.domain.windows import compact
 from tailrace_runtime.database import Connection, Database
 from tailrace_runtime.outbox import enqueue
 from tailrace_runtime.records import outgoing
@@ -142,16 +143,17 @@ class PostgresSitting:
             return
         window = changes.window
         await self._sql.execute(
-            "insert into windows (model, window_start, window_end, events, closed, columns)"
-            " values ($1, $2, $3, $4, $5, $6) on conflict (model, window_start) do update set"
-            " events = excluded.events, closed = excluded.closed, columns = excluded.columns"
+            "insert into windows (model, window_start, window_end, events, closed, columns, slices)"
+            " values ($1, $2, $3, $4, $5, $6, $7) on conflict (model, window_start) do update set"
+            " events = excluded.events, closed = excluded.closed, columns = excluded.columns, slices = excluded.slices"
             " where not windows.closed or excluded.closed",
             window.model,
             window.window.start,
             window.window.end,
             window.events,
             window.closed,
-            compact(window),
+            json.dumps(compact_columns(window)),
+            json.dumps(compact_slices(window)),
         )
 
     async def _store_events(self, events: list[Event]) -> None:

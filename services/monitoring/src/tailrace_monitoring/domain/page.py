@@ -6,6 +6,9 @@ from typing import Any
 
 from tailrace_contracts.coverage import coverage_of
 from tailrace_contracts.events import CoverageMeasured
+from tailrace_contracts.spec import FairnessMonitor
+from tailrace_statistics.fairness import GroupCounts, compare_groups, group_rates
+from tailrace_statistics.intervals import wilson_interval
 
 Row = dict[str, Any]
 
@@ -30,17 +33,19 @@ def model_summary(row: Row) -> Row:
 def model_page(row: Row, parts: dict[str, list[Row]]) -> Row:
     """Everything about one model."""
     deployment = row["deployment"] or {}
+    fairness = FairnessMonitor.model_validate(row["spec"]["spec"]["monitors"]["fairness"])
     return {
         **model_summary(row),
         "deployment": deployment or None,
         "arms": _arms(deployment, parts),
         "versions": sorted((_version(each["event"]) for each in parts["versions"]), key=lambda each: -each["version"]),
-        "cohorts": [*reversed(parts["cohorts"])],
+        "cohorts": _cohorts(parts["cohorts"]),
         "estimates": [each["event"] for each in parts["estimates"]],
-        "groups": _groups(parts["groups"]),
+        "groups": _groups(parts["groups"], fairness),
+        "fairness": _fairness(parts["groups"], fairness),
         "window": _window(parts["window"]),
         "columns": _columns(row["spec"]["spec"], parts),
-        "alerts": _alerts(parts),
+        "alerts": told_alerts(parts),
         "mutes": [mute for each in parts["mutes"] for mute in each["event"]["mutes"]],
         "coverage": _coverage(parts["coverage"]),
         "trainings": _trainings(parts),
@@ -106,26 +111,47 @@ def _version(event: Row) -> Row:
     return {**{name: event.get(name) for name in kept}, "examples": examples, "trained_on": trained_on}
 
 
-def _groups(rows: list[Row]) -> list[Row]:
-    """The newest cohort's groups, with their rates."""
-    if not rows:
-        return []
-    cohort = rows[0]["body"]
+def _cohorts(rows: list[Row]) -> list[Row]:
+    """The cohorts, oldest first, each accuracy with Wilson's 95 % interval."""
+    return [{**row, **_interval(row)} for row in reversed(rows)]
+
+
+def _interval(cohort: Row) -> Row:
+    if cohort["accuracy"] is None:
+        return {"lower": None, "upper": None}
+    right = round(cohort["accuracy"] * cohort["examples"])
+    return wilson_interval(right, cohort["examples"])._asdict()
+
+
+def _counts(rows: list[Row]) -> dict[str, dict[str, GroupCounts]]:
+    groups = rows[0]["body"]["groups"] if rows else {}
+    return {
+        attribute: {group: GroupCounts(*counts) for group, counts in found.items()}
+        for attribute, found in groups.items()
+    }
+
+
+def _groups(rows: list[Row], monitor: FairnessMonitor) -> list[Row]:
+    """The groups of the newest closed cohort, or of the newest there is, with their rates."""
     return [
-        {"attribute": attribute, "group": group, "cohort": cohort["span"], **_rates(*counts)}
-        for attribute, groups in sorted(cohort["groups"].items())
-        for group, counts in sorted(groups.items())
+        {**rates.model_dump(), "cohort": rows[0]["body"]["span"]}
+        for attribute, counts in sorted(_counts(rows).items())
+        for rates in group_rates(attribute, counts, monitor.min_group_examples)
     ]
 
 
-def _rates(tp: int, fp: int, tn: int, fn: int) -> Row:
-    examples = tp + fp + tn + fn
+def _fairness(rows: list[Row], monitor: FairnessMonitor) -> Row | None:
+    """The same groups against each other, and the limits of the spec."""
+    if not rows:
+        return None
+    cohort = rows[0]["body"]
     return {
-        "examples": examples,
-        "selection_rate": (tp + fp) / examples if examples else None,
-        "true_positive_rate": tp / (tp + fn) if tp + fn else None,
-        "false_positive_rate": fp / (fp + tn) if fp + tn else None,
-        "accuracy": (tp + tn) / examples if examples else None,
+        "cohort": cohort["span"],
+        "arm": cohort["arm"],
+        "version": cohort["version"],
+        "closed": cohort["closed"],
+        "limits": monitor.model_dump(),
+        "comparisons": [each.model_dump() for each in compare_groups(_counts(rows), monitor)],
     }
 
 
@@ -138,6 +164,7 @@ def _window(rows: list[Row]) -> Row | None:
         "end": window["window_end"],
         "events": window["events"],
         "closed": window["closed"],
+        "slices": window["slices"],
     }
 
 
@@ -163,7 +190,7 @@ def _columns(spec: Row, parts: dict[str, list[Row]]) -> list[Row]:
     ]
 
 
-def _alerts(parts: dict[str, list[Row]]) -> list[Row]:
+def told_alerts(parts: dict[str, list[Row]]) -> list[Row]:
     """Alerts, newest first, each with what it led to by now: the training it asked for, and that one's version."""
     stages = {each["event"]["run_id"]: each["event"]["stage"] for each in parts["progress"]}
     requested = {each["event"]["run_id"]: "requested" for each in parts["requests"]}
@@ -179,7 +206,7 @@ def _story(alert: Row, trainings: dict[str, str], versions: dict[str, Row]) -> R
     version = versions.get(run_id)
     return {
         "run_id": run_id,
-        "training": trainings.get(run_id, "finished" if version else "awaited"),
+        "training": "finished" if version else trainings.get(run_id, "awaited"),
         "version": version["version"] if version else None,
         "stage": version["stage"] if version else None,
         "time": version["time"] if version else None,

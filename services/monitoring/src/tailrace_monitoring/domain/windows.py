@@ -12,8 +12,6 @@ fault is reported once for a window.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -160,17 +158,3 @@ def faults_in(window: WindowSummarised, reference: Mapping[str, ColumnSummary]) 
             yield Fault(name, "unseen", summary.unseen, share, limit)
         if enough and (share := _missing_share(summary)) > (limit := _missing_share(reference.get(name)) + MAX_SHARE):
             yield Fault(name, "missing", summary.missing, share, limit)
-
-
-def compact(window: WindowSummarised) -> str:
-    """A window's columns as JSON for the console: counts and moments, without the sketches."""
-    return json.dumps({name: _compact(summary) for name, summary in window.columns.items()})
-
-
-def _compact(summary: ColumnSummary) -> dict[str, float | int | None]:
-    common: dict[str, float | int | None] = {"count": summary.count, "missing": summary.missing}
-    if isinstance(summary, NumericalSummary):
-        deviation = math.sqrt(summary.m2 / summary.count) if summary.count else None
-        mean = summary.mean if summary.count else None
-        return {**common, "bad": summary.out_of_limits, "mean": mean, "deviation": deviation}
-    return {**common, "bad": summary.unseen}

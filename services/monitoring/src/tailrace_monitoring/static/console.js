@@ -66,6 +66,20 @@ function interval(comparison) {
   return element("div", { class: "interval" }, picture, element("small", {}, words), badge(comparison.verdict));
 }
 
+/** A share with its interval: a dot in a span on a scale from 0 to 1 (or `low` to `high`), and the numbers in words. */
+function share(value, bounds, { low = 0, high = 1, className = "" } = {}) {
+  if (!known(value)) return element("span", { class: "none" }, "–");
+  const at = (point) => 3 + ((Math.max(low, Math.min(high, point)) - low) / (high - low)) * 94;
+  const picture = shape("svg", { viewBox: "0 0 100 12", class: "whisker", "aria-hidden": "true" }, shape("line", { class: "axis", x1: 3, x2: 97, y1: 6, y2: 6 }));
+  if (low < 0) picture.append(shape("line", { class: "zero", x1: at(0), x2: at(0), y1: 1, y2: 11 }));
+  if (bounds) picture.append(shape("line", { class: `span ${className}`, x1: at(bounds.lower), x2: at(bounds.upper ?? high), y1: 6, y2: 6 }));
+  picture.append(shape("circle", { class: `dot ${className}`, cx: at(value), cy: 6, r: 3.4 }));
+  const digits = low < 0 ? signed : (point) => (100 * point).toFixed(1);
+  const words = low < 0 ? signed(value) : percent(value);
+  const between = bounds ? `[${digits(bounds.lower)}, ${digits(bounds.upper ?? high)}]` : null;
+  return element("div", { class: "share" }, picture, element("span", {}, words, between ? element("small", {}, ` ${between}`) : null));
+}
+
 function spark(history, threshold) {
   if (history.length < 2) return element("span", { class: "none" }, "–");
   const top = Math.max(threshold * 1.3, ...history.map(([, value]) => value));
@@ -139,7 +153,32 @@ function drawArms(table, arms) {
 
 const seriesName = (point) => (point.version ? `version ${point.version}` : point.arm);
 
-function drawChart(place, cohorts) {
+/** The intervals of a series, as an area behind its line. */
+function band(points, x, y, low, className) {
+  const upper = points.map(([start, point]) => `${x(start).toFixed(1)} ${y(point.upper).toFixed(1)}`);
+  const lower = points.map(([start, point]) => `${x(start).toFixed(1)} ${y(Math.max(low, point.lower)).toFixed(1)}`).reverse();
+  return shape("path", { d: `M${[...upper, ...lower].join("L")}Z`, class: `band ${className}` });
+}
+
+const accuracyOf = (estimate) => estimate.estimates.accuracy;
+
+/** Estimates of a series: a dashed line through them, a whisker at each. */
+function estimated(name, estimates, x, y, low, high, className) {
+  const mine = estimates.filter((each) => seriesName(each) === name && accuracyOf(each)).sort((a, b) => (a.cohort.start < b.cohort.start ? -1 : 1));
+  if (!mine.length) return [];
+  const at = (value) => y(Math.max(low, Math.min(high, value))).toFixed(1);
+  const path = mine.map((each, index) => `${index ? "L" : "M"}${x(each.cohort.start).toFixed(1)} ${at(accuracyOf(each).value)}`);
+  const whiskers = mine.map((each) => {
+    const where = x(each.cohort.start).toFixed(1);
+    const line = shape("line", { x1: where, x2: where, y1: at(accuracyOf(each).lower), y2: at(accuracyOf(each).upper), class: `estimate ${className}` });
+    line.append(shape("title", {}, `${name}, ${day(each.cohort.start)}: estimated ${percent(accuracyOf(each).value)}`));
+    return line;
+  });
+  return [shape("path", { d: path.join(""), class: `estimate ${className}` }), ...whiskers];
+}
+
+function drawChart(place, model) {
+  const { cohorts } = model;
   const byName = new Map();
   for (const point of cohorts) {
     const name = seriesName(point);
@@ -148,11 +187,11 @@ function drawChart(place, cohorts) {
     const before = points.get(point.start);
     const examples = point.examples + (before?.examples ?? 0);
     const right = point.examples * point.accuracy + (before ? before.examples * before.accuracy : 0);
-    points.set(point.start, { examples, accuracy: right / examples });
+    points.set(point.start, before ? { examples, accuracy: right / examples } : point);
   }
   const names = [...byName.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-  const starts = [...new Set(cohorts.map((point) => point.start))].sort();
-  if (!starts.length) {
+  const starts = [...new Set([...cohorts.map((point) => point.start), ...model.estimates.map((each) => each.cohort.start)])].sort();
+  if (!cohorts.length) {
     place.replaceChildren(element("p", { class: "none" }, "No labels have come yet."));
     $("legend").replaceChildren();
     return;
@@ -182,7 +221,9 @@ function drawChart(place, cohorts) {
     const className = `s${(index % 6) + 1}`;
     const points = [...byName.get(name)].sort(([a], [b]) => (a < b ? -1 : 1));
     const path = points.map(([start, point], at) => `${at ? "L" : "M"}${x(start).toFixed(1)} ${y(point.accuracy).toFixed(1)}`);
+    if (points.every(([, point]) => known(point.lower))) picture.append(band(points, x, y, low, className));
     picture.append(shape("path", { d: path.join(""), class: className }));
+    picture.append(...estimated(name, model.estimates, x, y, low, high, className));
     for (const [start, point] of points) {
       const dot = shape("circle", { cx: x(start), cy: y(point.accuracy), r: 2.6, class: className });
       dot.append(shape("title", {}, `${name}, ${day(start)}: ${percent(point.accuracy)} of ${count(point.examples)}`));
@@ -203,61 +244,243 @@ function chartWords(names, byName) {
   return `Accuracy by prediction time. ${names.map((name) => `${name}: ${percent(newest(name)[1].accuracy)} since ${day(newest(name)[0])}`).join("; ")}.`;
 }
 
-function drawColumns(table, columns) {
-  const row = (column) => {
-    const now = column.now ?? {};
-    const over = column.drifted ? badge("drifted") : known(column.distance) ? badge("steady") : element("span", { class: "none" }, "no reference");
+/** The newest windows of every arm in numbers, realised and estimated side by side. */
+function drawCohorts(table, model) {
+  const key = (start, arm, version) => `${start}|${arm}|${version || 0}`;
+  const estimates = new Map(model.estimates.map((each) => [key(Date.parse(each.cohort.start), each.arm, each.version), each]));
+  const cohorts = new Map(model.cohorts.map((each) => [key(Date.parse(each.start), each.arm, each.version), each]));
+  const lines = [...new Set([...estimates.keys(), ...cohorts.keys()])].map((name) => ({ cohort: cohorts.get(name), estimate: estimates.get(name) }));
+  const start = (line) => line.cohort?.start ?? line.estimate.cohort.start;
+  lines.sort((a, b) => Date.parse(start(b)) - Date.parse(start(a)));
+  const row = ({ cohort, estimate }) => {
+    const guess = estimate && accuracyOf(estimate);
+    const doubtful = estimate?.doubts?.length;
     return element(
       "tr",
       {},
-      element("td", {}, column.name),
-      cell(over),
-      number(decimal(column.distance)),
-      number(known(column.threshold) ? String(column.threshold) : "–"),
-      cell(spark(column.history, column.threshold)),
-      number(decimal(now.mean)),
-      number(decimal(now.deviation)),
-      number(count(now.missing)),
-      number(count(now.bad)),
+      cell(day(start({ cohort, estimate }))),
+      cell(element("span", {}, badge((cohort ?? estimate).arm), element("small", {}, ` ${(cohort ?? estimate).version || ""}`))),
+      number(count(cohort?.examples ?? estimate?.labelled ?? 0)),
+      cell(share(cohort?.accuracy, cohort && known(cohort.lower) ? cohort : null, { low: 0.5 })),
+      cell(guess ? share(guess.value, guess, { low: 0.5, className: "estimate" }) : element("span", { class: "none" }, "–")),
+      number(count(estimate?.events)),
+      cell(doubtful ? badge("doubtful", estimate.doubts.join(" ")) : cohort && !cohort.closed ? badge("open") : null),
     );
   };
-  rows(table, columns, row, 9, "No window of statistics yet.");
+  rows(table, lines.slice(0, 30), row, 7, "No window yet.");
 }
 
-function drawGroups(table, groups) {
+/** What the newest estimate says of itself: how often it was right, and why it may be wrong now. */
+function drawDoubts(list, estimates) {
+  const newest = [...estimates].sort((a, b) => (a.cohort.start < b.cohort.start ? 1 : -1))[0];
+  const words = newest ? [...newest.doubts] : [];
+  if (newest && known(newest.realised_coverage)) {
+    words.unshift(`Of ${count(newest.realised_cohorts)} windows estimated so far, ${percent(newest.realised_coverage, 0)} turned out inside their first interval (promised: ${percent(newest.confidence, 0)}).`);
+  }
+  list.replaceChildren(...words.map((each) => element("li", {}, each)));
+}
+
+function drawColumns(table, columns) {
+  const row = (column) => {
+    const over = column.drifted ? badge("drifted") : known(column.distance) ? badge("steady") : element("span", { class: "none" }, "no reference");
+    const ratio = known(column.distance) && column.threshold ? column.distance / column.threshold : null;
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, column.name),
+      cell(over),
+      number(decimal(column.distance)),
+      number(known(column.threshold) ? String(+column.threshold.toPrecision(3)) : "–"),
+      cell(known(ratio) ? meter(ratio / 2, ratio > 1 ? "over" : "", `${ratio.toFixed(2)} ×`) : element("span", { class: "none" }, "–")),
+      cell(spark(column.history, column.threshold)),
+    );
+  };
+  const far = (column) => (known(column.distance) && column.threshold ? column.distance / column.threshold : -1);
+  const listed = columns.filter((column) => column.name !== "latency_ms");
+  rows(table, [...listed].sort((a, b) => far(b) - far(a)), row, 6, "No window of statistics yet.");
+}
+
+const partOf = (value, whole) => (whole ? value / whole : null);
+
+function frequent(now) {
+  if (!now.frequent?.length) return element("span", { class: "none" }, "–");
+  const words = now.frequent.slice(0, 4).map(([value, times]) => `${value} (${percent(partOf(times, now.count), 0)})`);
+  const more = now.unseen?.length ? element("small", {}, ` unseen: ${now.unseen.join(", ")}`) : null;
+  return element("span", {}, words.join(", "), more);
+}
+
+function drawQuality(table, columns) {
+  const trouble = (value, whole) => element("span", { class: value ? "trouble" : "" }, count(value), value ? element("small", {}, ` ${percent(partOf(value, whole))}`) : null);
+  const row = ({ name, now }) => {
+    const whole = now.count + now.missing;
+    const spread = known(now.median) ? `${decimal(now.p05, 2)} – ${decimal(now.median, 2)} – ${decimal(now.p95, 2)}` : "–";
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, name),
+      number(count(now.count)),
+      number(trouble(now.missing, whole)),
+      number(trouble(now.bad, whole)),
+      number(decimal(now.mean)),
+      number(decimal(now.deviation)),
+      cell(spread),
+      number(count(now.distinct ?? now.categories)),
+      cell(frequent(now), "words"),
+    );
+  };
+  rows(table, columns.filter((column) => column.now), row, 9, "No window of statistics yet.");
+}
+
+const sliceName = (slice) => (slice.attribute ? `${slice.attribute} = ${slice.group}` : `${slice.arm}${slice.version ? ` ${slice.version}` : ""}`);
+
+function drawSlices(table, model) {
+  const slices = model.window?.slices ?? [];
+  $("slices-section").hidden = !slices.length;
+  if (!slices.length) return;
+  const whole = { events: model.window.events, columns: Object.fromEntries(model.columns.map(({ name, now }) => [name, now])) };
+  const names = [...new Set(slices.flatMap((slice) => Object.keys(slice.columns)))];
+  const first = ["probability", "prediction"].filter((name) => names.includes(name));
+  const choice = options($("slice-column"), [...first, ...names.filter((name) => !first.includes(name))]);
+  const row = ({ name, slice }) => {
+    const now = slice.columns[choice];
+    const typical = !now ? "–" : now.type === "numerical" ? decimal(now.mean) : frequent({ ...now, frequent: now.frequent?.slice(0, 1) });
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, name),
+      number(count(slice.events)),
+      cell(typical),
+      number(decimal(now?.deviation)),
+      number(percent(now ? partOf(now.missing, now.count + now.missing) : null)),
+      number(count(now?.bad)),
+    );
+  };
+  const named = slices.map((slice) => ({ name: sliceName(slice), slice }));
+  named.sort((a, b) => Boolean(a.slice.attribute) - Boolean(b.slice.attribute) || a.name.localeCompare(b.name, "en", { numeric: true }));
+  const all = [{ name: "the whole window", slice: whole }, ...named];
+  rows(table, all, row, 6, "");
+}
+
+/** Fill a select, keep what was chosen, and give back the choice. */
+function options(select, names) {
+  const chosen = names.includes(select.value) ? select.value : names[0];
+  if (JSON.stringify([...select.options].map((each) => each.value)) !== JSON.stringify(names)) {
+    select.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+  }
+  select.value = chosen;
+  return chosen;
+}
+
+const RATE_WORDS = { selection_rate: "selection rate", true_positive_rate: "true positive rate", false_positive_rate: "false positive rate" };
+const crossed = (attribute) => attribute.includes(" x ");
+
+function drawGroups(table, { groups, fairness }) {
   $("groups-section").hidden = !groups.length;
   if (!groups.length) return;
-  const span = groups[0].cohort;
-  $("groups-hint").textContent = `The newest cohort of served predictions, ${day(span.start)} to ${day(span.end)}.`;
+  const { cohort, limits } = fairness;
+  const who = fairness.version ? `version ${fairness.version}` : fairness.arm;
+  $("groups-hint").textContent = `Answers of ${who} from ${day(cohort.start)} to ${day(cohort.end)}${fairness.closed ? "" : ", still open"}, with 95 % intervals. Groups of fewer than ${count(limits.min_group_examples)} examples are not judged.`;
+  const both = groups.some((group) => crossed(group.attribute));
+  $("crossed").parentElement.hidden = !both;
+  const shown = groups.filter((group) => $("crossed").checked || !crossed(group.attribute));
   const row = (group) =>
     element(
       "tr",
-      {},
+      { class: group.judged ? null : "small" },
       cell(group.attribute),
-      cell(group.group),
+      element("th", { scope: "row" }, group.group, group.judged ? null : element("small", { title: "too few examples" }, " too few")),
       number(count(group.examples)),
-      cell(meter(group.selection_rate, "", percent(group.selection_rate))),
-      number(percent(group.true_positive_rate)),
-      number(percent(group.false_positive_rate)),
-      number(percent(group.accuracy)),
+      cell(share(group.selection_rate, group.selection_interval)),
+      cell(share(group.true_positive_rate, group.true_positive_interval)),
+      cell(share(group.false_positive_rate, group.false_positive_interval)),
+      cell(share(group.accuracy, group.accuracy_interval)),
     );
-  rows(table, groups, row, 7, "");
+  rows(table, shown, row, 7, "");
+}
+
+function drawGaps(table, { fairness }) {
+  if (!fairness) return;
+  const { limits, comparisons } = fairness;
+  const rate = $("gap-rate").value;
+  const judged = limits.rates.includes(rate) && limits.alert;
+  const rules = [known(limits.max_difference) ? `at most ${percent(limits.max_difference, 0)} apart` : null, known(limits.min_ratio) ? `a ratio of at least ${limits.min_ratio}` : null].filter(Boolean);
+  const asked = judged && rules.length ? `The spec asks for ${rules.join(" and ")}.` : `The spec sets no limit for the ${RATE_WORDS[rate]}.`;
+  const held = comparisons.length
+    ? ` Each interval holds at ${percent(comparisons[0].confidence, 2)}, so that all that are judged hold together at ${percent(1 - limits.error_rate, 0)}.`
+    : "";
+  $("gaps-hint").textContent = asked + held;
+  const mine = comparisons.filter((each) => each.rate === rate && ($("crossed").checked || !crossed(each.attribute) || each.over.length));
+  mine.sort((a, b) => b.over.length - a.over.length || Math.abs(b.difference) - Math.abs(a.difference));
+  const reach = Math.max(0.1, ...mine.flatMap((each) => [Math.abs(each.difference_interval.lower), Math.abs(each.difference_interval.upper)]));
+  const ratio = (each) => {
+    const upper = known(each.ratio_interval.upper) ? each.ratio_interval.upper.toFixed(2) : "∞";
+    return element("span", {}, known(each.ratio) ? each.ratio.toFixed(2) : "–", element("small", {}, ` [${each.ratio_interval.lower.toFixed(2)}, ${upper}]`));
+  };
+  const row = (each) =>
+    element(
+      "tr",
+      {},
+      cell(each.attribute),
+      element("th", { scope: "row" }, each.group),
+      cell(each.reference),
+      cell(share(each.difference, each.difference_interval, { low: -reach, high: reach, className: each.over.length ? "worse" : "" })),
+      cell(ratio(each)),
+      cell(each.over.length ? badge("over the limit", each.over.join(" and ")) : judged && rules.length ? badge("within") : null),
+    );
+  rows(table, mine, row, 6, "There are no two groups large enough to compare.");
 }
 
 function feed(list, entries, entry, nothing) {
   list.replaceChildren(...(entries.length ? entries.map(entry) : [element("li", { class: "none" }, nothing)]));
 }
 
-function drawAlerts(list, alerts) {
-  const entry = (alert) =>
-    element(
-      "li",
-      { "data-kind": alert.kind },
-      element("div", { class: "head" }, badge(alert.kind), element("strong", {}, alert.subject), time(alert.time)),
-      element("p", {}, alert.message),
-      alert.led_to ? element("small", {}, `led to training ${alert.led_to}`) : null,
+function story(alert) {
+  const told = alert.story;
+  if (!told) return null;
+  const end = told.version ? ` → version ${told.version}, now ${told.stage}` : "";
+  return element("small", {}, `led to training ${told.run_id}: ${told.training}${end}`);
+}
+
+function drawAlerts(list, { model, alerts }) {
+  const entry = (alert) => {
+    const muted = alert.muted_by ? badge("muted", `by ${alert.muted_by} until ${moment(alert.muted_until)}`) : null;
+    const command = `tailrace mute ${model} --kind ${alert.kind} --subject '${alert.subject.replaceAll("'", "'\\''")}' --until 7d --reason "…"`;
+    const evidence = element(
+      "details",
+      { "data-key": alert.alert_id },
+      element("summary", {}, "evidence"),
+      element("p", {}, element("small", {}, `${alert.statistic} ${decimal(alert.value)} against ${decimal(alert.threshold)}; since ${moment(alert.since)}; computed from`)),
+      element("code", {}, ranges(alert.derived_from) || "no log range"),
+      alert.muted_by ? null : element("p", {}, element("small", {}, "not to be told of it for a week:"), element("code", {}, command)),
     );
+    return element(
+      "li",
+      { "data-kind": alert.kind, class: alert.muted_by ? "muted" : null },
+      element("div", { class: "head" }, badge(alert.kind), element("strong", {}, alert.subject), muted, time(alert.time)),
+      element("p", {}, alert.message),
+      story(alert),
+      alert.muted_by ? element("small", {}, `muted by ${alert.muted_by} until ${moment(alert.muted_until)}`) : null,
+      evidence,
+    );
+  };
+  const open = new Set([...list.querySelectorAll("details[open]")].map((each) => each.dataset.key));
   feed(list, alerts, entry, "Nothing has moved.");
+  for (const each of list.querySelectorAll("details")) each.open = open.has(each.dataset.key);
+}
+
+function drawMutes(list, { model, mutes }) {
+  $("mutes-section").hidden = !mutes.length;
+  const entry = (mute) => {
+    const what = `${mute.kinds.length ? mute.kinds.join(", ") : "every alert"}${mute.subjects.length ? ` about ${mute.subjects.join(", ")}` : ""}`;
+    return element(
+      "li",
+      {},
+      element("div", { class: "head" }, element("strong", {}, what), element("small", {}, `until ${moment(mute.until)}`)),
+      element("p", {}, mute.reason),
+      element("small", {}, `owned by ${mute.owner}; end it with `, element("code", {}, `tailrace unmute ${model} ${mute.mute_id}`)),
+    );
+  };
+  feed(list, mutes, entry, "");
 }
 
 function drawTrainings(list, trainings) {
@@ -335,7 +558,11 @@ function announce(model) {
 
 // ---------------------------------------------------------------- drawing and polling
 
-function show({ models, model }) {
+let latest = null;
+
+function show(page) {
+  latest = page;
+  const { models, model } = page;
   part("models", [models.map((each) => each.model), main.dataset.model], (nav) => drawModels(nav, models));
   $("sections").hidden = !model;
   $("empty").hidden = Boolean(model);
@@ -347,23 +574,33 @@ function show({ models, model }) {
   }
   part("title", model.model, (place, text) => (place.textContent = text));
   part("description", [model.description, model.owner], (place) => {
-    place.textContent = `${model.description ? `${model.description} ` : ""}Owned by ${model.owner}; spec revision ${model.spec_revision}.`;
+    const words = model.description.replace(/([^.!?…])$/, "$1.");
+    place.textContent = `${words ? `${words} ` : ""}Owned by ${model.owner}; spec revision ${model.spec_revision}.`;
   });
   const total = models.find((each) => each.model === model.model)?.alerts ?? model.alerts.length;
   part("tiles", { ...pick(model, ["served", "labelled_examples", "arms", "trainings", "alerts"]), alerts_total: total }, drawTiles);
   part("deployment", model.deployment, (place) => (place.textContent = model.deployment?.reason ?? ""));
   part("arms", model.arms, drawArms);
-  part("chart", model.cohorts, drawChart);
+  part("chart", pick(model, ["cohorts", "estimates"]), drawChart);
+  part("doubts", model.estimates, drawDoubts);
+  part("cohorts", pick(model, ["cohorts", "estimates"]), drawCohorts);
   part("coverage", model.coverage, drawCoverage);
-  part("alerts", model.alerts, drawAlerts);
+  part("alerts", pick(model, ["model", "alerts"]), drawAlerts);
+  const inForce = model.mutes.filter((mute) => Date.parse(mute.until) > Date.now());
+  part("mutes", { model: model.model, mutes: inForce }, drawMutes);
   part("trainings", model.trainings, drawTrainings);
-  part("window", model.window, (place, window) => {
-    place.textContent = window
-      ? `${window.closed ? "Closed" : "Open"} window ${day(window.start)} to ${day(window.end)}, ${count(window.events)} events; distances are of the newest closed window.`
-      : "";
+  const window = model.window;
+  part("window", Boolean(window), (place) => {
+    place.textContent = window ? "Distances of the newest closed window, those nearest to their threshold first; the history is of the last 24." : "";
+  });
+  part("quality-hint", window && pick(window, ["start", "end", "events", "closed"]), (place) => {
+    place.textContent = window ? `${window.closed ? "Closed" : "Open"} window ${day(window.start)} to ${day(window.end)}, ${count(window.events)} events.` : "";
   });
   part("columns", model.columns, drawColumns);
-  part("groups", model.groups, drawGroups);
+  part("quality", model.columns, drawQuality);
+  part("slices", pick(model, ["window", "columns"]), drawSlices);
+  part("groups", pick(model, ["groups", "fairness"]), drawGroups);
+  part("gaps", pick(model, ["fairness"]), drawGaps);
   part("versions", model.versions, drawVersions);
   part("audit", model.audit, drawAudit);
   announce(model);
@@ -398,6 +635,12 @@ async function poll() {
     setTimeout(poll, document.hidden ? 5 * POLL_MS : POLL_MS);
   }
 }
+
+function chosen() {
+  for (const id of ["slices", "groups", "gaps"]) drawn.delete(id);
+  if (latest) show(latest);
+}
+for (const id of ["slice-column", "crossed", "gap-rate"]) $(id).addEventListener("change", chosen);
 
 show(JSON.parse($("data").textContent));
 poll();
