@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import Event
 from tailrace_monitoring.adapters.gazette import FollowedGazette
 from tailrace_monitoring.adapters.postgres_page import PostgresNotebook, PostgresPage
@@ -41,6 +42,11 @@ TICK_SECONDS = 0.5
 
 TopicsIn = Mapping[str, Callable[[WatchRole, Sequence[Record]], Awaitable[Outcome]]]
 TopicsOut = dict[type[Event], str]
+
+
+def topics_out(*names: str) -> TopicsOut:
+    """Which event goes to which of these topics, as the catalogue says."""
+    return {event: name for name in names for event in topics()[name].event_types}
 
 
 def create_service(

@@ -1,27 +1,16 @@
 """monitoring: watches arms, features and groups, and asks for trainings. Topics in, handlers, topics out."""
 
-from tailrace_contracts import events as e
 from tailrace_monitoring import app
 from tailrace_monitoring.consumers import WatchRole
 from tailrace_runtime.service import main
 
-ANNOUNCEMENTS = (
-    "model-specs",
-    "model-versions",
-    "deployments",
-    "training-progressed",
-    "audit-entries",
-    "alert-mutes",
-    "label-coverage",
-)
+DECISIONS = ("model-specs", "model-versions", "deployments", "alert-mutes", "audit-entries")
+REPORTS = ("training-progressed", "label-coverage")
 TOPICS_IN: app.TopicsIn = {
     "labelled-examples": WatchRole.examples,
     "feature-statistics": WatchRole.windows,
-} | dict.fromkeys(ANNOUNCEMENTS, WatchRole.notes)
-EVALUATIONS: app.TopicsOut = dict.fromkeys(
-    (e.ArmsCompared, e.PerformanceMeasured, e.PerformanceEstimated), "evaluations"
-)
-TOPICS_OUT = EVALUATIONS | {e.AlertRaised: "alerts", e.TrainingRequested: "training-requested"}
+} | dict.fromkeys(DECISIONS + REPORTS, WatchRole.notes)
+TOPICS_OUT = app.topics_out("evaluations", "alerts", "training-requested")
 
 
 def run() -> None:
