@@ -232,6 +232,7 @@ def test_ranges_are_a_set_of_offsets(left: list[tuple[str, int, int]], right: li
     assert len(union) == len(set(left + right))
     for topic, partition, offset in left + right:
         assert Trigger(topic=topic, partition=partition, offset=offset) in union
+    assert ranges(left) - ranges(right) == ranges([each for each in left if each not in right])
     for one, other in zip(union.root, union.root[1:], strict=False):
         assert one.log != other.log or other.from_offset > one.through_offset + 1
 

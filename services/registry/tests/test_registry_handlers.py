@@ -30,6 +30,7 @@ from tailrace_contracts.events import (
     VersionChanged,
     decode,
 )
+from tailrace_contracts.ranges import LogRange, LogRanges, Trigger
 from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
 from tailrace_registry.adapters.rows import topics_out
 from tailrace_registry.app import batch_handlers
@@ -460,3 +461,33 @@ async def test_the_audit_log_names_the_offset_at_which_a_spec_took_effect(desk: 
         "prediction-events[3]@1204..1204",
     ]
     assert entries[0].reason == "revision 1 of the spec of rain is in force on prediction-events[2] from offset 1204"
+
+
+async def test_versions_are_found_by_a_record_that_they_learned_from(desk: Desk) -> None:
+    """Nobody could say which versions saw a person's data."""
+    await desk.tell("registry-commands", a_command(ApplySpec(spec=a_spec())))
+    elsewhere = LogRanges.of(LogRange(topic="labelled-examples", partition=2, from_offset=10, through_offset=19))
+    other = a_candidate("b")
+    other = other.model_copy(update={"lineage": other.lineage.model_copy(update={"trained_on": elsewhere})})
+    await desk.tell("candidate-trained", a_candidate("a"), other, a_candidate("c"))
+    shelf = desk.shelf
+
+    async def found(**wanted: Any) -> list[int]:
+        return [version.version for version in await shelf.versions("rain", **wanted)]
+
+    assert await found() == [3, 2, 1]
+    assert (await found(before=3), await found(limit=1), await found(before=1)) == ([2, 1], [3], [])
+    for offset, expected in ((9, []), (10, [2]), (19, [2]), (20, [])):
+        assert await found(saw=Trigger(topic="labelled-examples", partition=2, offset=offset)) == expected
+    assert await found(saw=Trigger(topic="labels", partition=2, offset=12)) == []
+    assert (await shelf.knows("rain"), await shelf.knows("snow")) == (True, False)
+
+
+async def test_comparisons_of_two_versions_are_found(desk: Desk) -> None:
+    """Two versions side by side would not show what was found on the same examples."""
+    await desk.tell("registry-commands", a_command(ApplySpec(spec=a_spec())))
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    await desk.tell("evaluations", a_comparison(2, 1, "better", evaluation_id="e"))
+    for pair in ((1, 2), (2, 1)):
+        assert [each.evaluation_id for each in await desk.shelf.compared("rain", *pair)] == ["e"]
+    assert await desk.shelf.compared("rain", 1, 3) == []

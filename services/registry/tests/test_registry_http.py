@@ -95,6 +95,29 @@ async def test_version_page_has_lineage_and_moves(api: httpx.AsyncClient) -> Non
     assert page["history"][-1]["evidence"][0]["event_id"] == "e-1"
 
 
+async def test_versions_can_be_paged_and_found_by_a_record(api: httpx.AsyncClient) -> None:
+    """Of many versions people could see only the newest, or not those that learned from one person's data."""
+
+    async def numbers(**query: object) -> list[int]:
+        answer = await api.get("/v1/models/rain/versions", params={name: str(value) for name, value in query.items()})
+        return [line["version"] for line in answer.json()["versions"]]
+
+    place = next(iter(EXAMPLES))
+    assert await numbers(limit=1) == [2]
+    assert await numbers(before=2) == [1]
+    assert await numbers(saw=f"{place.topic}[{place.partition}]@{place.from_offset}") == [2, 1]
+    assert await numbers(saw=f"{place.topic}[{place.partition}]@{place.through_offset + 1}") == []
+
+
+async def test_two_versions_side_by_side(api: httpx.AsyncClient) -> None:
+    """Whoever has to choose between two versions would compare them by hand."""
+    page = (await api.get("/v1/models/rain/versions/1/compare/2")).json()
+    assert (page["a"]["version"], page["b"]["version"]) == (1, 2)
+    assert page["metrics"] == {"accuracy": [0.8, 0.8]}
+    assert (page["parameters"], page["only_a_saw"], page["only_b_saw"]) == ({}, [], [])
+    assert [each["evaluation_id"] for each in page["comparisons"]] == ["e-1"]
+
+
 async def test_deployments_as_of_a_moment(api: httpx.AsyncClient) -> None:
     """Who answered on a given day could not be found out."""
     everything = (await api.get("/v1/models/rain/deployments")).json()["deployments"]
@@ -128,6 +151,8 @@ async def test_chain_is_verified(api: httpx.AsyncClient) -> None:
         ("/v1/models/snow/evidence", "there is no model snow"),
         ("/v1/models/snow/audit", "there is no model snow"),
         ("/v1/models/rain/versions/9", "rain has no version 9"),
+        ("/v1/models/rain/versions/1/compare/9", "rain has no version 9"),
+        ("/v1/models/snow/versions/1/compare/1", "there is no model snow"),
         ("/v1/nothing", "Not Found"),
         ("/docs", "Not Found"),
     ],
@@ -143,6 +168,8 @@ async def test_missing_is_404_with_a_sentence(api: httpx.AsyncClient, path: str,
     [
         "/v1/models/rain/versions/two",
         "/v1/models/rain/versions/0",
+        "/v1/models/rain/versions?saw=labels",
+        "/v1/models/rain/versions?before=0",
         "/v1/models/rain/audit?limit=0",
         "/v1/models/rain/audit?after=x",
         "/v1/models/rain/deployments?as_of=yesterday",

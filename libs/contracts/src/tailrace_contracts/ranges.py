@@ -87,6 +87,19 @@ def _merged(ranges: Iterable[LogRange]) -> Iterator[LogRange]:
         yield current
 
 
+def _without(whole: LogRange, holes: Iterable[LogRange]) -> Iterator[LogRange]:
+    """The parts of a range that lie in none of the holes, which are sorted and apart from each other."""
+    begin = whole.from_offset
+    for hole in holes:
+        if hole.log != whole.log or hole.through_offset < begin or hole.from_offset > whole.through_offset:
+            continue
+        if hole.from_offset > begin:
+            yield whole.model_copy(update={"from_offset": begin, "through_offset": hole.from_offset - 1})
+        begin = hole.through_offset + 1
+    if begin <= whole.through_offset:
+        yield whole.model_copy(update={"from_offset": begin})
+
+
 class LogRanges(RootModel[tuple[LogRange, ...]]):
     """A normalised set of log ranges: sorted by log and offset, touching ranges merged.
 
@@ -128,6 +141,10 @@ class LogRanges(RootModel[tuple[LogRange, ...]]):
     def __or__(self, other: LogRanges) -> LogRanges:
         """The union of two sets."""
         return LogRanges(self.root + other.root)
+
+    def __sub__(self, other: LogRanges) -> LogRanges:
+        """What lies in this set and not in the other."""
+        return LogRanges(tuple(part for each in self.root for part in _without(each, other.root)))
 
     def __iter__(self) -> Iterator[LogRange]:  # type: ignore[override]  # pydantic iterates fields; a set iterates members
         """The ranges, sorted by log and offset."""

@@ -6,6 +6,7 @@ trail. An error is `{"error": "one sentence"}` with its status.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
@@ -15,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel
 from starlette.exceptions import HTTPException
 
 from tailrace_contracts.events import (
+    ArmsCompared,
     AuditRecorded,
     CanaryArm,
     DeploymentChanged,
@@ -24,12 +26,21 @@ from tailrace_contracts.events import (
     Stage,
     VersionChanged,
 )
+from tailrace_contracts.ranges import LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import Model, arms_of
 from tailrace_registry.ports import Shelf
 from tailrace_runtime.errors import RetryLater
 
 ModelName = Annotated[str, Path(description="the model's name")]
+Before = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="only versions numbered below this")]
+Place = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[a-z-]+\[\d{1,9}\]@\d{1,18}$",
+        description="a record, as `topic[partition]@offset`: only versions that learned from it",
+    ),
+]
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most this many")]
 
 
@@ -91,6 +102,23 @@ class Versions(BaseModel):
 
     model: str
     versions: list[VersionLine]
+
+
+class Compared(BaseModel):
+    """Two versions side by side: what was found on the same examples, and in what they were made differently."""
+
+    model: str
+    a: VersionLine
+    b: VersionLine
+    metrics: dict[str, tuple[float | None, float | None]]
+    parameters: dict[str, tuple[Any, Any]]
+    """Only those that differ."""
+    spec_revisions: tuple[int, int]
+    code_versions: tuple[str, str]
+    parents: tuple[int | None, int | None]
+    only_a_saw: LogRanges
+    only_b_saw: LogRanges
+    comparisons: list[ArmsCompared]
 
 
 class VersionPage(BaseModel):
@@ -180,6 +208,43 @@ async def _find(shelf: Shelf, name: str) -> Model:
     return model if model is not None else _missing(f"there is no model {name}")
 
 
+async def _check_known(shelf: Shelf, name: str) -> None:
+    if not await shelf.knows(name):
+        _missing(f"there is no model {name}")
+
+
+async def _version(shelf: Shelf, model: str, number: int) -> VersionChanged:
+    await _check_known(shelf, model)
+    found = await shelf.versions(model, before=number + 1, limit=1)
+    return found[0] if found and found[0].version == number else _missing(f"{model} has no version {number}")
+
+
+def _trigger(place: str) -> Trigger:
+    topic, partition, offset = re.split(r"[\[\]@]+", place)
+    return Trigger(topic=topic, partition=int(partition), offset=int(offset))
+
+
+def _side_by_side(a: VersionChanged, b: VersionChanged, comparisons: list[ArmsCompared]) -> Compared:
+    one, other = a.lineage, b.lineage
+    names = sorted(one.parameters.keys() | other.parameters.keys())
+    pairs = {name: (one.parameters.get(name), other.parameters.get(name)) for name in names}
+    return Compared(
+        model=a.model,
+        a=_version_line(a),
+        b=_version_line(b),
+        metrics={
+            name: (a.metrics.get(name), b.metrics.get(name)) for name in sorted(a.metrics.keys() | b.metrics.keys())
+        },
+        parameters={name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
+        spec_revisions=(one.spec_revision, other.spec_revision),
+        code_versions=(one.code_version, other.code_version),
+        parents=(one.parent_version, other.parent_version),
+        only_a_saw=one.trained_on - other.trained_on,
+        only_b_saw=other.trained_on - one.trained_on,
+        comparisons=comparisons,
+    )
+
+
 def model_routes(shelf: Shelf) -> APIRouter:
     """What is so now: models and versions."""
     api = APIRouter(prefix="/v1", responses=ERRORS)
@@ -198,20 +263,26 @@ def model_routes(shelf: Shelf) -> APIRouter:
         return ModelPage.model_validate({**_line(found), **page})
 
     @api.get("/models/{model}/versions")
-    async def versions(model: ModelName) -> Versions:
-        """A model's versions, newest first."""
-        found = await _find(shelf, model)
-        lines = [_version_line(found.versions[number]) for number in sorted(found.versions, reverse=True)]
-        return Versions(model=model, versions=lines)
+    async def versions(model: ModelName, before: Before = None, limit: Limit = 100, saw: Place = None) -> Versions:
+        """A model's versions, newest first; of those that learned from one record, if it is named."""
+        await _check_known(shelf, model)
+        found = await shelf.versions(model, before=before, limit=limit, saw=_trigger(saw) if saw else None)
+        return Versions(model=model, versions=[_version_line(version) for version in found])
 
     @api.get("/models/{model}/versions/{version}")
     async def one_version(model: ModelName, version: Annotated[int, Path(ge=1)]) -> VersionPage:
         """One version with its lineage and its moves."""
-        found = await _find(shelf, model)
-        if version not in found.versions:
-            _missing(f"{model} has no version {version}")
+        found = await _version(shelf, model, version)
         history = await shelf.audit(model, f"version {version}", 0, 1000)
-        return VersionPage(version=found.versions[version], history=history)
+        return VersionPage(version=found, history=history)
+
+    @api.get("/models/{model}/versions/{version}/compare/{other}")
+    async def compare(
+        model: ModelName, version: Annotated[int, Path(ge=1)], other: Annotated[int, Path(ge=1)]
+    ) -> Compared:
+        """Two versions side by side."""
+        a, b = await _version(shelf, model, version), await _version(shelf, model, other)
+        return _side_by_side(a, b, await shelf.compared(model, version, other))
 
     @api.get("/models/{model}/mutes")
     async def mutes(model: ModelName) -> Mutes:
@@ -229,13 +300,13 @@ def history_routes(shelf: Shelf) -> APIRouter:
     @api.get("/models/{model}/deployments")
     async def deployments(model: ModelName, as_of: AwareDatetime | None = None, limit: Limit = 100) -> Deployments:
         """Who answered when, and why; newest first."""
-        await _find(shelf, model)
+        await _check_known(shelf, model)
         return Deployments(model=model, deployments=await shelf.deployments(model, as_of, limit))
 
     @api.get("/models/{model}/evidence")
     async def evidence(model: ModelName, limit: Limit = 100) -> EvidenceList:
         """What decisions rested on, newest first."""
-        await _find(shelf, model)
+        await _check_known(shelf, model)
         lines = [
             EvidenceLine(kind=each.kind, event_id=each.event_id, said_at=each.said_at, event=_document(each.event))
             for each in await shelf.evidence(model, limit)
@@ -247,7 +318,7 @@ def history_routes(shelf: Shelf) -> APIRouter:
         """What was asked, decided and refused, oldest first."""
         entries = await shelf.audit(model, None, after, limit)
         if not entries:
-            await _find(shelf, model)
+            await _check_known(shelf, model)
         return AuditPage(model=model, entries=entries)
 
     @api.get("/audit/verify")

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from tailrace_contracts.audit import Link, Verification
 from tailrace_contracts.events import (
+    ArmsCompared,
     AuditRecorded,
     DeploymentChanged,
     Event,
@@ -21,6 +22,7 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
+from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import Model
 from tailrace_runtime.records import Record
@@ -104,6 +106,20 @@ class Shelf(Protocol):
 
     async def model(self, name: str) -> Model | None:
         """One model with all its versions."""
+        ...
+
+    async def knows(self, name: str) -> bool:
+        """Whether there is such a model."""
+        ...
+
+    async def versions(
+        self, model: str, *, before: int | None = None, limit: int = 1000, saw: Trigger | None = None
+    ) -> list[VersionChanged]:
+        """Versions, newest first: those numbered below `before`, and of those that learned from the record `saw`."""
+        ...
+
+    async def compared(self, model: str, a: int, b: int) -> list[ArmsCompared]:
+        """The comparisons of two versions that moved one of them, oldest first."""
         ...
 
     async def specs(self, model: str) -> list[SpecApplied]:

@@ -25,7 +25,7 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
-from tailrace_contracts.ranges import Log, LogRange, LogRanges
+from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_registry.domain.model import Model
 from tailrace_registry.ports import Entry, Evidenced
@@ -150,6 +150,27 @@ class MemoryBooks:
     async def model(self, name: str) -> Model | None:
         """One model."""
         return self._pages.models.get(name)
+
+    async def knows(self, name: str) -> bool:
+        """Whether there is such a model."""
+        return name in self._pages.models
+
+    async def versions(
+        self, model: str, *, before: int | None = None, limit: int = 1000, saw: Trigger | None = None
+    ) -> list[VersionChanged]:
+        """Versions, newest first."""
+        known = self._pages.models[model].versions if model in self._pages.models else {}
+        found = [
+            version
+            for number, version in sorted(known.items(), reverse=True)
+            if (before is None or number < before) and (saw is None or saw in version.lineage.trained_on)
+        ]
+        return found[:limit]
+
+    async def compared(self, model: str, a: int, b: int) -> list[ArmsCompared]:
+        """Comparisons of two versions, oldest first."""
+        found = [line.event for (name, _, _), line in self._pages.evidence.items() if name == model]
+        return [e for e in found if isinstance(e, ArmsCompared) and {e.candidate, e.champion} == {a, b}]
 
     async def specs(self, model: str) -> list[SpecApplied]:
         """Every revision of the model's spec, oldest first."""

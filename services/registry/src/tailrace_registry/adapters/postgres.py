@@ -16,6 +16,7 @@ import asyncpg
 
 from tailrace_contracts.audit import Link, Verification, verify_chain
 from tailrace_contracts.events import (
+    ArmsCompared,
     AuditRecorded,
     DeploymentChanged,
     Event,
@@ -23,6 +24,7 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
+from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.adapters.rows import (
     MODELS,
@@ -213,6 +215,43 @@ class PostgresShelf:
         async with self._snapshot() as connection:
             row = await connection.fetchrow(f"{MODELS} where m.name = $1", name)
             return model_of(row, await connection.fetch(f"{VERSIONS} where model = $1", name)) if row else None
+
+    async def knows(self, name: str) -> bool:
+        """Whether there is such a model; its versions are not read."""
+        async with self._snapshot() as connection:
+            sql = "select exists (select from models where name = $1 and spec_revision > 0)"
+            return bool(await connection.fetchval(sql, name))
+
+    async def versions(
+        self, model: str, *, before: int | None = None, limit: int = 1000, saw: Trigger | None = None
+    ) -> list[VersionChanged]:
+        """Versions, newest first. The lineage is looked through in place, so none but the found ones are read."""
+        sql = """
+            select event from versions
+            where model = $1 and ($2::integer is null or version < $2) and ($4::jsonb is null or jsonb_path_exists(
+                event,
+                '$.lineage.trained_on[*] ? (@.topic == $topic && @.partition == $partition
+                    && @.from_offset <= $offset && @.through_offset >= $offset)',
+                $4::jsonb
+            ))
+            order by version desc limit $3
+        """
+        place = None if saw is None else saw.model_dump_json()
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(sql, model, before, limit, place)
+        return [event_of(VersionChanged, row["event"]) for row in rows]
+
+    async def compared(self, model: str, a: int, b: int) -> list[ArmsCompared]:
+        """Comparisons of two versions, oldest first."""
+        sql = """
+            select event from evidence
+            where model = $1 and kind = 'comparison'
+            and (event ->> 'candidate', event ->> 'champion') in (($2::text, $3::text), ($3::text, $2::text))
+            order by said_at
+        """
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(sql, model, str(a), str(b))
+        return [event_of(ArmsCompared, row["event"]) for row in rows]
 
     async def specs(self, model: str) -> list[SpecApplied]:
         """Every revision of the model's spec, oldest first."""

@@ -1,0 +1,98 @@
+"""How quickly the registry says who answered at a moment, of a model with many versions.
+
+    uv run python -m tests.benchmarks.registry_history --versions 100000
+
+A real PostgreSQL is filled with versions that each were champion once; then the HTTP API is asked for moments chosen at
+random, one request after the other. The figure is the time of a request, in milliseconds.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+from tailrace_contracts.events import DeploymentChanged, SpecApplied
+from tailrace_local import EmbeddedPostgres
+from tailrace_registry.adapters.postgres import PostgresShelf
+from tailrace_registry.domain.rollout import version_of
+from tailrace_registry.http import create_api
+from tailrace_registry.testing import NOON, a_candidate, a_spec
+from tailrace_runtime.database import Database, provision
+
+REQUESTS = 500
+
+
+async def fill(database: Database, count: int) -> None:
+    """One model with so many versions, of which one after the other was champion for a minute."""
+    version = version_of(a_candidate("run"), 1).model_copy(update={"stage": "retired"})
+    deployment = DeploymentChanged(model="rain", sequence=1, spec_revision=1, champion=1, reason="bench", time=NOON)
+    async with database.transaction() as sql:
+        await sql.execute("insert into models (name, spec_revision) values ('rain', 1)")
+        applied = SpecApplied(model="rain", spec_revision=1, spec=a_spec(), applied_by="bench", time=NOON)
+        await sql.execute(
+            "insert into specs (model, revision, event, applied_at) values ('rain', 1, $1, $2)",
+            applied.model_dump_json(),
+            NOON,
+        )
+        await sql.execute(
+            """
+            insert into versions (model, version, run_id, stage, fits, event)
+            select 'rain', n, 'run-' || n, 'retired', true, jsonb_set($1::jsonb, '{version}', to_jsonb(n))
+            from generate_series(1, $2::integer) n
+            """,
+            version.model_dump_json(),
+            count,
+        )
+        await sql.execute(
+            """
+            insert into deployments (model, sequence, event, announced_at)
+            select 'rain', n, jsonb_set(jsonb_set($1::jsonb, '{sequence}', to_jsonb(n)), '{champion}', to_jsonb(n)),
+                $3::timestamptz + n * interval '1 minute'
+            from generate_series(1, $2::integer) n
+            """,
+            deployment.model_dump_json(),
+            count,
+            NOON,
+        )
+
+
+async def asked(api: httpx.AsyncClient, path: str, count: int, moments: random.Random) -> list[float]:
+    """Milliseconds of each request."""
+    spent = []
+    for _ in range(REQUESTS):
+        moment = NOON + timedelta(minutes=moments.uniform(1, count))
+        began = time.perf_counter()
+        answer = await api.get(path, params={"as_of": moment.isoformat(), "limit": "1"})
+        spent.append((time.perf_counter() - began) * 1000)
+        (deployment,) = answer.json()["deployments"]
+        if deployment["champion"] != int((moment - NOON).total_seconds() // 60):
+            raise SystemExit(f"at {moment} the API names {deployment['champion']}")
+    return spent
+
+
+async def run(count: int) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder) / "postgres") as postgres:
+        database = Database(await provision(postgres.admin_url, "registry", "a-password"), "tailrace_registry")
+        await database.start()
+        await fill(database, count)
+        transport = httpx.ASGITransport(create_api(PostgresShelf(database)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://registry") as api:
+            spent = await asked(api, "/v1/models/rain/deployments", count, random.Random(7))
+        await database.stop()
+    cuts = statistics.quantiles(spent, n=100)
+    print(
+        f"{count:,} versions, {REQUESTS} moments: p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms, p99 {cuts[98]:.1f} ms"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--versions", type=int, default=100_000)
+    asyncio.run(run(parser.parse_args().versions))
