@@ -83,8 +83,18 @@ async def test_wrong_events_are_parked_with_a_sentence_and_can_come_back(tailrac
     reasons = await eventually(parked)
     assert all(reason and "\n" not in reason for reason in reasons.values())
     assert applied(tailrace, tmp_path, "nobody").returncode == 0
-    replayed = tailrace.run("dead-letters", "replay", "--code", "unknown-model", "--model", "nobody")
-    assert replayed.stdout.startswith("replayed 1 record")
+    filters = ("--code", "unknown-model", "--model", "nobody", "--by", "validate", "--since", "1h")
+    assert tailrace.run("dead-letters", "replay", *filters, "--dry-run").stdout.startswith("would replay 1 record")
+    assert tailrace.run("dead-letters", "replay", *filters, "--rate", "5").stdout.startswith("replayed 1 record")
+    assert tailrace.run("dead-letters", "replay", *filters).stdout.startswith("replayed 0 records; 1 others match")
+
+    async def counted_once() -> bool:
+        return [row["predictions"] for row in tailrace.json("coverage", "nobody")] == [1]
+
+    assert await eventually(counted_once)
+    (case,) = tailrace.json("dead-letters", "list", *filters)
+    assert case["state"] == "replayed"
+    assert tailrace.json("dead-letters", "show", case["record"])["replays"] == 1
 
 
 async def test_a_file_of_nothing_but_mistakes_stops_nobody(tailrace: Running, tmp_path: Path) -> None:

@@ -10,11 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tailrace_cli import dead_letters
 from tailrace_cli.connection import CommandError, Connection
 from tailrace_cli.sending import as_label, as_prediction, moment, rows, send
-from tailrace_client import AsyncPublisher
-from tailrace_contracts.events import EventParked
 from tailrace_testing import Broker
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -23,7 +20,7 @@ NOW = datetime(2026, 5, 4, tzinfo=UTC)
 async def connection(kafka: Broker) -> Connection:
     """A Tailrace of its own: a prefix, and the topics that these tests use."""
     prefix = kafka.unique("send") + "-"
-    for topic in ("prediction-events", "label-events", "dead-letters"):
+    for topic in ("prediction-events", "label-events"):
         await kafka.create_topic(prefix + topic)
     return Connection(kafka.bootstrap, prefix, "http://127.0.0.1:9", "http://127.0.0.1:9")
 
@@ -104,49 +101,3 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, w
     (tmp_path / "binary.jsonl").write_bytes(b"\x7fELF\xd0")
     with pytest.raises(CommandError, match=words):
         list(rows(str(tmp_path / name)))
-
-
-async def test_dead_letters_are_listed_once_and_replayed_whole(kafka: Broker) -> None:
-    """A parked record could not be brought back, or would come back changed."""
-    to = await connection(kafka)
-    letter = EventParked(
-        topic="label-events",
-        partition=0,
-        offset=7,
-        key="cTE=",
-        value="eyJhIjogMX0=",
-        headers=(("ce_type", "dA=="),),
-        timestamp_ms=1,
-        code="unknown-model",
-        reason="model 'rane' has no spec",
-        attempts=1,
-        service="ingestion",
-        role="validate",
-        model="rane",
-        time=NOW,
-    )
-    async with AsyncPublisher(to.bootstrap, topic_prefix=to.topic_prefix) as publisher:
-        for each in (letter, letter, letter.model_copy(update={"offset": 8, "code": "broken-json"})):
-            await publisher.publish("dead-letters", "q1", each)
-    assert len(await dead_letters.read(to, dead_letters.Filter())) == 2
-    chosen = await dead_letters.read(to, dead_letters.Filter(code="unknown-model", topic="label-events", model="rane"))
-    assert chosen == [letter]
-    again = letter.model_copy(update={"offset": 9})
-    assert dead_letters.distinct([letter, again]) == [again]
-    with pytest.raises(CommandError, match="no dead letter label-events/0/3"):
-        await dead_letters.one(to, "label-events/0/3")
-    assert await dead_letters.replay(to, chosen) == 1
-    [record] = await kafka_records(kafka, to.topic_prefix + "label-events")
-    assert (record.key, record.value, record.headers) == (b"q1", b'{"a": 1}', (("ce_type", b"t"),))
-
-
-async def kafka_records(kafka: Broker, topic: str) -> list[Any]:
-    """What stands on a topic with one partition."""
-    from aiokafka import AIOKafkaConsumer
-
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        return [await consumer.getone()]
-    finally:
-        await consumer.stop()

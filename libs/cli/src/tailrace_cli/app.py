@@ -11,19 +11,19 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import structlog
 import typer
 
 from tailrace_cli import alerts as quiet
 from tailrace_cli import audit as chain
-from tailrace_cli import dead_letters as letters
 from tailrace_cli import sending, stack
-from tailrace_cli.connection import CommandError, Connection, connect
+from tailrace_cli.connection import CommandError, connect
+from tailrace_cli.connection import run as _run
+from tailrace_cli.dead_letter_commands import dead_letters
 from tailrace_cli.output import complain, near, out, say, show
 from tailrace_cli.registry import issue, outcome
 from tailrace_cli.state import coverage as covered
@@ -33,7 +33,6 @@ from tailrace_contracts import SpecError, load_spec
 from tailrace_contracts.events import (
     ApplySpec,
     Command,
-    EventParked,
     MuteAlerts,
     PauseRollout,
     PromoteVersion,
@@ -45,8 +44,6 @@ from tailrace_contracts.events import (
 )
 from tailrace_local import Home, LocalError, shown
 from tailrace_runtime.settings import KafkaSettings
-
-T = TypeVar("T")
 
 MOST_NAMED = 10
 NEWEST_ALERTS = 20
@@ -61,17 +58,14 @@ Start with `tailrace demo weather`: it brings up everything on this machine and 
 Then `tailrace up`, `tailrace apply SPEC.yaml`, and send events with `tailrace send` or over HTTP.""",
 )
 demo = typer.Typer(no_args_is_help=True, help="Play a real stream through the whole loop, watch it, and get a report.")
-dead = typer.Typer(no_args_is_help=True, help="What could not be handled: list, show, replay.")
 app.add_typer(demo, name="demo")
 audit = typer.Typer(no_args_is_help=True, help="What was asked, decided and refused: list, verify, export.")
-app.add_typer(dead, name="dead-letters")
+app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(audit, name="audit")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[str, typer.Argument(help="The model's name, as `tailrace models` shows it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit log.")]
-Topic = Annotated[str, typer.Option(help="Only those of this topic, such as prediction-events.")]
-Code = Annotated[str, typer.Option(help="Only those with this reason code, such as unknown-model.")]
 OfModel = Annotated[str, typer.Option("--model", help="Only those of this model.")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write the report to this file, as JSON.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Play only this many rows (default: all).")]
@@ -86,10 +80,6 @@ def main() -> None:
     except (CommandError, SpecError, PublishError, LocalError) as error:
         complain("error:", str(error))
         sys.exit(1)
-
-
-def _run(work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-    return asyncio.run(work(connect(Home.chosen())))
 
 
 # ---------------------------------------------------------------- the machine
@@ -351,64 +341,6 @@ def coverage(
         for each in found[-windows:]
     ]
     show(rows, as_json=as_json, empty=f"nothing has been counted of model {model} yet")
-
-
-# ---------------------------------------------------------------- dead letters
-
-
-def _letter_row(letter: EventParked) -> dict[str, Any]:
-    return {
-        "record": letters.name(letter),
-        "code": letter.code,
-        "model": letter.model,
-        "time": f"{letter.time:%Y-%m-%d %H:%M:%S}",
-        "reason": letter.reason,
-    }
-
-
-@dead.command("list")
-def dead_list(topic: Topic = "", code: Code = "", model: OfModel = "", as_json: AsJson = False) -> None:
-    """List dead letters, oldest first."""
-    found = _run(lambda to: letters.read(to, letters.Filter(topic, code, model)))
-    show([_letter_row(each) for each in found], as_json=as_json, empty="no dead letters")
-
-
-@dead.command("show")
-def dead_show(
-    record: Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET, as `list` shows it.")], as_json: AsJson = False
-) -> None:
-    """Show one dead letter whole: where it stood, why it was parked, and its bytes."""
-    letter = _run(lambda to: letters.one(to, record))
-    if as_json:
-        out.print_json(letter.model_dump_json())
-        return
-    rows = _letter_row(letter) | {
-        "by": f"{letter.service}/{letter.role}",
-        "attempts": letter.attempts,
-        "key": letters.text(letter.key),
-    }
-    show([{"field": name, "value": value} for name, value in rows.items()], as_json=False, empty="")
-    say(letters.text(letter.value))
-
-
-@dead.command("replay")
-def dead_replay(
-    topic: Topic = "",
-    code: Code = "",
-    model: OfModel = "",
-    record: Annotated[str, typer.Option(help="Only this one: TOPIC/PARTITION/OFFSET.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
-) -> None:
-    """Publish the original records again, for example after a spec was corrected. Twice changes nothing."""
-
-    async def work(to: Connection) -> int:
-        if record:
-            await letters.one(to, record)
-        found = letters.distinct(await letters.read(to, letters.Filter(topic, code, model, record)))
-        return len(found) if dry_run else await letters.replay(to, found)
-
-    count = _run(work)
-    say(f"{'would replay' if dry_run else 'replayed'} {count} record{'s' if count != 1 else ''}")
 
 
 # ---------------------------------------------------------------- audit

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tailrace_local import Home
 from tailrace_runtime.settings import KafkaSettings
+
+T = TypeVar("T")
 
 
 class CommandError(Exception):
@@ -50,3 +55,8 @@ def connect(home: Home) -> Connection:
         monitoring_url=os.environ.get("TAILRACE_MONITORING_URL")
         or f"http://127.0.0.1:{ports.get('monitoring') or 8105}",
     )
+
+
+def run(work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+    """What this work gives with the Tailrace that the commands mean. Raises CommandError when there is none."""
+    return asyncio.run(work(connect(Home.chosen())))

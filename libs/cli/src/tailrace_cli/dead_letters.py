@@ -1,78 +1,51 @@
-"""Dead letters: what could not be handled, whole, and how it goes back.
+"""Reading the dead letters, and publishing their records again.
 
-A dead letter is named `<topic>/<partition>/<offset>` after the record that it holds. Replaying one publishes its original
-bytes and key on its topic again. Replaying twice changes nothing in the loop: predictions and labels are joined once, by
-their ids.
+A replay says on the topic `dead-letters` that it starts, publishes the records as they were, waits for the broker, and
+says that they are done; in chunks, so that a bound on the rate holds and little is in the air at once. Killed in
+between, it leaves cases of which nobody knows: the next replay looks for their records on their topic, by the header
+that a replayed record carries, and publishes only what is not there. So replaying twice changes nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import getpass
+import itertools
+import time
 from base64 import b64decode
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from tailrace_cli.connection import CommandError, Connection
-from tailrace_client import AsyncPublisher
-from tailrace_contracts.events import EventParked, decode
+from tailrace_cli.dead_letter_cases import Case, Cases, Filter
+from tailrace_contracts.events import EventReplayed, decode
+from tailrace_runtime.deadletters import REPLAY_OF, TOPIC, replayed
+from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused, RetryLater
+from tailrace_runtime.producer import Producer
+from tailrace_runtime.records import outgoing
+from tailrace_runtime.topics import existing
 
-TOPIC = "dead-letters"
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which dead letters are meant; an empty field means any."""
-
-    topic: str = ""
-    code: str = ""
-    model: str = ""
-    name: str = ""
-
-    def admits(self, letter: EventParked) -> bool:
-        """Whether this one is meant."""
-        return (
-            (not self.topic or letter.topic == self.topic)
-            and (not self.code or letter.code == self.code)
-            and (not self.model or letter.model == self.model)
-            and (not self.name or name(letter) == self.name)
-        )
+CHUNK = 200
+_CLOCK_MARGIN = timedelta(minutes=5)
 
 
-def name(letter: EventParked) -> str:
-    """`<topic>/<partition>/<offset>` of the record that could not be handled."""
-    return f"{letter.topic}/{letter.partition}/{letter.offset}"
+async def read(connection: Connection, wanted: Filter) -> list[Case]:
+    """The cases that stand on the topic now, oldest first. Raises CommandError."""
+    cases = Cases()
+    async with _log(connection, TOPIC) as records:
+        async for record in records:
+            if record.value is not None:
+                cases.apply(decode(record.value))
+    return cases.chosen(wanted)
 
 
-async def read(connection: Connection, wanted: Filter) -> list[EventParked]:
-    """The dead letters that stand on the topic now, oldest first, one for each record. Raises CommandError."""
-    consumer = AIOKafkaConsumer(
-        connection.topic_prefix + TOPIC,
-        bootstrap_servers=connection.bootstrap,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    found: dict[str, EventParked] = {}
-    try:
-        await consumer.start()
-        ends = await consumer.end_offsets(consumer.assignment())
-        left = {each: end for each, end in ends.items() if end > await consumer.position(each)}
-        while left:
-            for partition, records in (await consumer.getmany(timeout_ms=200)).items():
-                letters = [decode(record.value) for record in records if record.value is not None]
-                found.update({name(each): each for each in letters if isinstance(each, EventParked)})
-                if partition in left and records[-1].offset + 1 >= left[partition]:
-                    del left[partition]
-    except KafkaError as error:
-        msg = f"no Kafka broker answers at {connection.bootstrap} ({error}); is Tailrace up? (`tailrace status`)"
-        raise CommandError(msg) from None
-    finally:
-        await consumer.stop()
-    return sorted((each for each in found.values() if wanted.admits(each)), key=lambda each: each.time)
-
-
-async def one(connection: Connection, record: str) -> EventParked:
-    """The dead letter of this name. Raises CommandError when there is none."""
+async def one(connection: Connection, record: str) -> Case:
+    """The case of this name. Raises CommandError when there is none."""
     found = await read(connection, Filter(name=record))
     if not found:
         msg = f"no dead letter {record}; `tailrace dead-letters list` names them"
@@ -80,21 +53,108 @@ async def one(connection: Connection, record: str) -> EventParked:
     return found[0]
 
 
-def distinct(letters: list[EventParked]) -> list[EventParked]:
-    """Each original record once, its newest letter: one that was replayed in vain stands there several times."""
-    return list({(letter.topic, letter.key, letter.value): letter for letter in letters}.values())
+async def replay(connection: Connection, cases: Sequence[Case], per_second: int | None = None) -> int:
+    """Publish the records of these cases again, and wait until the broker has them. Returns how many were published.
+
+    Raises:
+        CommandError: the broker did not take them all; what it took is noted.
+    """
+    there = await _found_again(connection, [case for case in cases if case.state == "unknown"])
+    missing = [case for case in cases if case.name not in there]
+    producer = Producer(connection.kafka, client_id="tailrace-replay")
+    await producer.start()
+    try:
+        await _mark(producer, [case for case in cases if case.name in there], "done")
+        began, size = time.monotonic(), min(per_second or CHUNK, CHUNK)
+        for first in range(0, len(missing), size):
+            if per_second:
+                await asyncio.sleep(max(0.0, began + first / per_second - time.monotonic()))
+            await _publish(producer, missing[first : first + size])
+    except (DeliveryFailed, DeliveryRefused) as error:
+        msg = f"{error}; replay again when that is mended: what was replayed is noted"
+        raise CommandError(msg) from None
+    finally:
+        await producer.stop()
+    return len(missing)
 
 
-async def replay(connection: Connection, letters: list[EventParked]) -> int:
-    """Publish the original records again, and wait until the broker has them. Returns how many."""
-    async with AsyncPublisher(
-        connection.bootstrap, topic_prefix=connection.topic_prefix, source="/cli/replay"
-    ) as publisher:
-        for letter in letters:
-            headers = tuple((header, b64decode(value)) for header, value in letter.headers)
-            key = b64decode(letter.key).decode(errors="replace") if letter.key is not None else ""
-            await publisher.publish_bytes(letter.topic, key, b64decode(letter.value or ""), headers)
-    return len(letters)
+async def _publish(producer: Producer, cases: Sequence[Case]) -> None:
+    await _mark(producer, cases, "started")
+    await producer.send_all([replayed(case.letter) for case in cases])
+    await _mark(producer, cases, "done")
+
+
+async def _mark(producer: Producer, cases: Sequence[Case], stage: Literal["started", "done"]) -> None:
+    await producer.send_all([outgoing(_marked(case, stage), TOPIC, case.name) for case in cases])
+
+
+def _marked(case: Case, stage: Literal["started", "done"]) -> EventReplayed:
+    topic, partition, offset = case.name.rsplit("/", 2)
+    return EventReplayed(
+        topic=topic,
+        partition=int(partition),
+        offset=int(offset),
+        stage=stage,
+        replayed_by=getpass.getuser(),
+        time=datetime.now(UTC),
+    )
+
+
+async def _found_again(connection: Connection, cases: Sequence[Case]) -> set[str]:
+    """Of replays that were begun and not finished: those whose records are on their topics."""
+    found: set[str] = set()
+    by_topic = itertools.groupby(sorted(cases, key=_topic), key=_topic)
+    for topic, group in by_topic:
+        begun = [case.started_at for case in group if case.started_at is not None]
+        async with _log(connection, topic, min(begun) - _CLOCK_MARGIN) as records:
+            async for record in records:
+                found.update(value.decode(errors="replace") for name, value in record.headers if name == REPLAY_OF)
+    return found & {case.name for case in cases}
+
+
+def _topic(case: Case) -> str:
+    return case.letter.topic
+
+
+@asynccontextmanager
+async def _log(connection: Connection, topic: str, since: datetime | None = None) -> AsyncIterator[AsyncIterator[Any]]:
+    """Every record that is on a topic now; with `since`, those that the broker got from then on."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=connection.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        await consumer.start()
+        count = (await existing(connection.kafka)).get(topic, 0)
+        logs = [TopicPartition(connection.topic_prefix + topic, number) for number in range(count)]
+        consumer.assign(logs)
+        if since is not None:
+            await _seek(consumer, logs, since)
+        yield _records(consumer, logs)
+    except (KafkaError, RetryLater) as error:
+        msg = f"no Kafka broker answers at {connection.bootstrap} ({error}); is Tailrace up? (`tailrace status`)"
+        raise CommandError(msg) from None
+    finally:
+        await consumer.stop()
+
+
+async def _records(consumer: Any, logs: Sequence[TopicPartition]) -> AsyncIterator[Any]:
+    ends = await consumer.end_offsets(logs)
+    left = {each: end for each, end in ends.items() if end > await consumer.position(each)}
+    while left:
+        for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+            for record in records:
+                yield record
+            if partition in left and records[-1].offset + 1 >= left[partition]:
+                del left[partition]
+
+
+async def _seek(consumer: Any, partitions: Sequence[TopicPartition], since: datetime) -> None:
+    milliseconds = int(since.timestamp() * 1000)
+    for partition, found in (await consumer.offsets_for_times(dict.fromkeys(partitions, milliseconds))).items():
+        if found is None:
+            await consumer.seek_to_end(partition)
+        else:
+            consumer.seek(partition, found.offset)
 
 
 def text(value: str | None) -> str:

@@ -798,6 +798,18 @@ class EventParked(Event):
     time: AwareDatetime
 
 
+class EventReplayed(Event):
+    """A parked record is published again: `started` is said before, `done` once the broker has acknowledged it."""
+
+    type: Literal["event-replayed"] = "event-replayed"
+    topic: str = Field(description="with partition and offset: the record that was parked first")
+    partition: Offset
+    offset: Offset
+    stage: Literal["started", "done"]
+    replayed_by: str
+    time: AwareDatetime
+
+
 EVENTS: tuple[type[Event], ...] = (
     PredictionMade,
     LabelGiven,
@@ -823,6 +835,7 @@ EVENTS: tuple[type[Event], ...] = (
     CommandIssued,
     AuditRecorded,
     EventParked,
+    EventReplayed,
 )
 """Every event, in the order of the story."""
 
@@ -850,7 +863,8 @@ AnyEvent = Annotated[
     | MutesChanged
     | CommandIssued
     | AuditRecorded
-    | EventParked,
+    | EventParked
+    | EventReplayed,
     Field(discriminator="type"),
 ]
 

@@ -10,12 +10,18 @@ import base64
 from collections import deque
 from datetime import datetime
 
+from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import EventParked
 from tailrace_runtime.consumer import DeadLetterLimit, Parked
 from tailrace_runtime.errors import DeadLetterLimitExceeded
 from tailrace_runtime.records import Outgoing, Record, event_headers
 
 TOPIC = "dead-letters"
+REPLAY_OF = "replay-of"
+"""The header of a replayed record that names the record that was parked first, `<topic>/<partition>/<offset>`."""
+
+TRIGGER_OFFSET = "trigger-offset"
+"""The header by which a reader drops what came before: a replayed record comes without it."""
 
 
 def dead_letter(parked: Parked, *, service: str, role: str, attempts: int, now: datetime) -> Outgoing:
@@ -50,6 +56,31 @@ def original(event: EventParked) -> Record:
         key=_bytes(event.key),
         value=_bytes(event.value),
         headers=tuple((name, base64.b64decode(value)) for name, value in event.headers),
+    )
+
+
+def origin(event: EventParked) -> str:
+    """The record that was parked first: this one, or the one that this one is a replay of."""
+    replayed = next((value for name, value in event.headers if name == REPLAY_OF), None)
+    if replayed is not None:
+        return base64.b64decode(replayed).decode(errors="replace")
+    return f"{event.topic}/{event.partition}/{event.offset}"
+
+
+def replayed(event: EventParked) -> Outgoing:
+    """The record as it is published again: key, value and headers as they were, and a header that names the origin.
+
+    On a public topic the key chooses the partition, as it does for producers; elsewhere the record goes back to its own.
+    """
+    record, card = original(event), topics().get(event.topic)
+    by_key = card is not None and card.public and record.key is not None
+    headers = tuple(each for each in record.headers if each[0] not in {REPLAY_OF, TRIGGER_OFFSET})
+    return Outgoing(
+        record.topic,
+        record.value,
+        record.key,
+        None if by_key else record.partition,
+        (*headers, (REPLAY_OF, origin(event).encode())),
     )
 
 

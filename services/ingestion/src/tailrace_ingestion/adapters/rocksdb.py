@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
 from tailrace_runtime.errors import ConfigurationFault
 
 log = structlog.get_logger(__name__)
 
 _WRITE_BUFFER_BYTES = 8 * 1024 * 1024
+_CACHE_BYTES = 8 * 1024 * 1024
+_BLOOM_BITS = 10.0
 _LOG_BYTES = 32 * 1024 * 1024
 
 
@@ -95,4 +97,8 @@ def _options() -> Any:
     options.set_max_total_wal_size(_LOG_BYTES)
     options.set_keep_log_file_num(2)
     options.set_max_background_jobs(2)
+    blocks = BlockBasedOptions()
+    blocks.set_bloom_filter(_BLOOM_BITS, block_based=False)  # most ids of predictions are new: no file has them
+    blocks.set_block_cache(Cache(_CACHE_BYTES))
+    options.set_block_based_table_factory(blocks)
     return options
