@@ -171,11 +171,15 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
+_NUMBERS = frozenset({"int", "float"})
+"""What pydantic puts at the end of a field's place where a number of either kind may stand."""
+
+
 def sentence(error: Exception) -> str:
     """What is wrong with a row, in one sentence."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"] if part not in _NUMBERS)
     found = "nothing" if first["input"] is None or first["type"] == "missing" else repr(first["input"])[:60]
     return f"{where}: {first['msg']}, found {found}"
