@@ -208,6 +208,7 @@ def test_binned_distances_are_within_their_bounds(reference: Column, window: Col
     assert distance("jensen-shannon", one, other) == pytest.approx(truth, abs=step)
     truth = math.sqrt(max(1 - float(np.sum(np.sqrt(r / m * w / n))), 0))
     assert distance("hellinger", one, other) == pytest.approx(truth, abs=step)
+    r, w = r[r + w > 0], w[r + w > 0]
     least, most = psi_between((r + 0.5) / (m + len(r) / 2), (w + 0.5) / (n + len(r) / 2), (m, n))
     assert least - 1e-9 <= psi(one, other) <= most + 1e-9
 
@@ -221,7 +222,7 @@ def psi_between(r: Column, w: Column, values: tuple[float, float]) -> tuple[floa
             *(
                 edge
                 for share, n in zip((r, w), values, strict=True)
-                for edge in (np.maximum(share - off, 0.4 / n), share + off)
+                for edge in (np.maximum(share - off, 0.5 / (n + len(r) / 2)), share + off)
             ),
             strict=True,
         )

@@ -151,14 +151,16 @@ class Cells:
         """The population stability index: sum of (w - r) ln(w / r) over the bins' shares, 0 or more, unbounded.
 
         It is Jeffreys' divergence (1946) of the two binned distributions; credit scoring reads 0.1 as a small and 0.25
-        as a large shift (Siddiqi 2006, "Credit Risk Scorecards"). Each bin's count is raised by one half, which is
-        Jeffreys' prior for shares, so that an empty bin gives a finite value. Between two samples of one distribution
-        the expected value is about (bins - 1) (1/n + 1/m) (Yurdakul 2018, "Statistical properties of population
-        stability index"). Sketched, each share is off by 2e at most; the terms are convex, so the value is off by no
-        more than their sum at the worst corners of (w - 2e, w + 2e) and (r - 2e, r + 2e).
+        as a large shift (Siddiqi 2006, "Credit Risk Scorecards"). The count of each bin that any of the two has values
+        in is raised by one half, Jeffreys' prior for shares, so that an empty bin gives a finite value. Between two
+        samples of one distribution the expected value is about (bins - 1) (1/n + 1/m) (Yurdakul 2018, "Statistical
+        properties of population stability index"). Sketched, each share is off by 2e at most; the terms are convex, so
+        the value is off by no more than their sum at the worst corners of (w - 2e, w + 2e) and (r - 2e, r + 2e).
         """
-        r, w = (_shares(self._binned(counts) + _PRIOR) for counts in (reference, window))
-        return np.asarray(np.sum((w - r) * np.log(w / r), axis=-1))
+        r, w = self._binned(reference), self._binned(window)
+        prior = np.where(r + w > 0, _PRIOR, 0.0)
+        r, w = _shares(r + prior), _shares(w + prior)
+        return np.asarray(np.sum((w - r) * np.log(np.where(prior, w, 1.0) / np.where(prior, r, 1.0)), axis=-1))
 
     def jensen_shannon(self, reference: Counts, window: Counts) -> Counts:
         """The Jensen-Shannon distance, base 2, between 0 and 1.
