@@ -15,10 +15,10 @@ from scipy import stats
 from scipy.spatial import distance as scipy_distance
 
 from tailrace_contracts.events import CategoricalSummary, NumericalSummary
+from tailrace_contracts.spec import DistanceKind
 from tailrace_statistics import CategoricalFold, NumericalFold, distance, jensen_shannon, kolmogorov_smirnov, psi
 from tailrace_statistics.distances import (
     Cells,
-    DistanceKind,
     automatic,
     chi_squared_tail,
     kolmogorov_tail,

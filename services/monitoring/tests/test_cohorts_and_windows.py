@@ -14,13 +14,13 @@ from tailrace_contracts.spec import DriftMonitor, ReferencePeriod
 from tailrace_monitoring.domain.cohort_book import CohortBook
 from tailrace_monitoring.domain.cohorts import Cohort, window_of
 from tailrace_monitoring.domain.state import Placed
-from tailrace_monitoring.domain.windows import DriftState, faults_in
+from tailrace_monitoring.domain.windows import DriftState, Reading, faults_in
+from tailrace_monitoring.domain.yardsticks import Basis, Yardsticks
 from tailrace_monitoring.testing import FIRST_DAY, answered, labelled, tide_spec
 from tailrace_statistics.columns import NumericalFold, merge
-from tailrace_statistics.distances import distance
 
 LOG = Log("labelled-examples", 0)
-MONITOR = DriftMonitor(threshold=0.25, min_examples=100, consecutive_windows=2)
+MONITOR = DriftMonitor(distance="psi", threshold=0.25, min_examples=100, consecutive_windows=2)
 
 
 def level(mean: float, count: int = 500, seed: int = 1) -> ColumnSummary:
@@ -43,6 +43,12 @@ def window(number: int, columns: dict[str, ColumnSummary], events: int = 500, **
         "derived_from": LogRanges(),
     }
     return WindowSummarised(**{**fields, **changes})
+
+
+def readings(judged: WindowSummarised) -> list[Reading]:
+    """The window's tests against a level of 0, at the threshold of the spec."""
+    spec = tide_spec(monitors={"window_days": 30, "drift": MONITOR.model_dump()})
+    return Yardsticks().read(judged, Basis("level 0", {"level": level(0)}, {}), spec)
 
 
 def book_of(*placed: Placed) -> CohortBook:
@@ -113,31 +119,34 @@ def test_a_cohort_survives_being_stored() -> None:
 
 def test_a_column_alerts_after_consecutive_windows_and_again_only_after_it_was_back() -> None:
     """People would be called for one odd window, or every window for a drift that they know."""
-    state, reference = DriftState(), {"level": level(0)}
+    state = DriftState()
     means = [0, 2, 0, 2, 2, 2, 0, 2, 2]
     alerts = []
     for number, mean in enumerate(means):
-        measured = state.judge(window(number, {"level": level(mean, seed=number)}), reference, MONITOR, distance)
+        judged = window(number, {"level": level(mean, seed=number)})
+        measured = state.judge(judged, readings(judged), MONITOR)
         alerts += [number for each in measured if each.alert]
     assert alerts == [4, 8]
 
 
 def test_a_window_is_judged_once_and_a_small_one_not_at_all() -> None:
     """A window that arrives twice would count as two in a row."""
-    state, reference = DriftState(), {"level": level(0)}
+    state = DriftState()
     moved = window(1, {"level": level(3)})
-    assert state.judge(moved, reference, MONITOR, distance)
-    assert state.judge(moved, reference, MONITOR, distance) == []
-    assert state.judge(window(2, {"level": level(3)}, events=50), reference, MONITOR, distance) == []
+    assert state.judge(moved, readings(moved), MONITOR)
+    assert state.judge(moved, readings(moved), MONITOR) == []
+    small = window(2, {"level": level(3)}, events=50)
+    assert state.judge(small, readings(small), MONITOR) == []
 
 
 def test_a_new_reference_starts_the_judgement_anew() -> None:
     """What drifted from the old champion's training set would be held against the new one."""
     state = DriftState()
     state.rebase("version 1")
-    state.judge(window(1, {"level": level(3)}), {"level": level(0)}, MONITOR, distance)
+    first, second = window(1, {"level": level(3)}), window(2, {"level": level(3)})
+    state.judge(first, readings(first), MONITOR)
     state.rebase("version 2")
-    (measured,) = state.judge(window(2, {"level": level(3)}), {"level": level(0)}, MONITOR, distance)
+    (measured,) = state.judge(second, readings(second), MONITOR)
     assert measured.drifted
     assert not measured.alert
 

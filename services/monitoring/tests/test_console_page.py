@@ -44,7 +44,6 @@ from tailrace_runtime.database import Database
 from tailrace_runtime.ids import new_id
 from tailrace_runtime.testing import FixedClock
 from tailrace_statistics.columns import NumericalFold, merge
-from tailrace_statistics.distances import distance
 
 SPEC = SpecApplied(model=MODEL, spec_revision=1, spec=tide_spec(), applied_by="me", time=NOW)
 
@@ -122,7 +121,7 @@ async def test_the_page_shows_arms_with_their_scores_comparison_and_groups(opene
     await notebook.note(Log("model-specs", 0), [(0, SPEC)])
     await notebook.note(Log("model-versions", 0), list(enumerate(versions)))
     await notebook.note(Log("deployments", 0), [(0, deployment(1, 1, canary=2))])
-    store = PostgresWatches(opened, Tools(detector, distance, merge, new_id), TOPICS_OUT)
+    store = PostgresWatches(opened, Tools(detector, merge, new_id), TOPICS_OUT)
     watchers = Watchers(FixedGazette({}), store, FixedReferences(), SilentMeter(), FixedClock())
     known = knowledge(tide_spec(), deployment(1, 1, canary=2), versions)
     batch = [
@@ -171,7 +170,7 @@ def test_what_an_alert_led_to_is_told_through_to_the_version_that_came_of_it() -
 async def test_the_data_of_the_newest_window_are_shown_without_their_sketches(opened: Database) -> None:
     """A person could not see what is in the data, or the page would weigh megabytes."""
     await PostgresNotebook(opened).note(Log("model-specs", 0), [(0, SPEC)])
-    store = PostgresWatches(opened, Tools(detector, distance, merge, new_id), TOPICS_OUT)
+    store = PostgresWatches(opened, Tools(detector, merge, new_id), TOPICS_OUT)
     watchers = Watchers(FixedGazette({}), store, FixedReferences(), SilentMeter(), FixedClock())
     fold = NumericalFold(Limits(min=-5, max=5))
     fold.fold([0.0, 1.0, 2.0, 3.0, 94.0])

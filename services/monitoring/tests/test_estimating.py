@@ -49,7 +49,6 @@ from tailrace_monitoring.testing import (
 from tailrace_runtime.database import Database
 from tailrace_runtime.testing import FixedClock
 from tailrace_statistics.columns import NumericalFold, merge
-from tailrace_statistics.distances import distance
 
 LOG = Log("labelled-examples", 2)
 WINDOWS = Log("feature-statistics", 0)
@@ -102,7 +101,7 @@ def _trigger(placed: Placed) -> Any:
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """The world on each store."""
     numbers = itertools.count()
-    tools = Tools(detector, distance, merge, lambda: f"id-{next(numbers)}")
+    tools = Tools(detector, merge, lambda: f"id-{next(numbers)}")
     if request.param == "memory":
         yield World(MemoryWatches(tools))
         return

@@ -31,7 +31,6 @@ from tailrace_monitoring.testing import (
 )
 from tailrace_runtime.testing import FixedClock
 from tailrace_statistics.columns import fold_for, merge
-from tailrace_statistics.distances import distance
 from tailrace_statistics.multivariate import critical, table
 
 WINDOWS = Log("feature-statistics", 0)
@@ -88,7 +87,7 @@ class World:
         self.spec = spec(**monitors)
         reference = rows(1, 600, 0.8)
         columns = window(0, reference, self.spec).columns
-        tools = Tools(detector, distance, merge, iter(map(str, range(10_000))).__next__)
+        tools = Tools(detector, merge, iter(map(str, range(10_000))).__next__)
         self.store = MemoryWatches(tools)
         self.watchers = Watchers(
             FixedGazette({}),

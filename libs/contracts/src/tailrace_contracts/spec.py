@@ -221,13 +221,21 @@ class ReferencePeriod(_Part):
     end: datetime
 
 
-class DriftMonitor(_Part):
-    """Distance of each closed window to the reference; a feature whose distance passes the threshold has drifted."""
+DistanceKind = Literal["psi", "kolmogorov-smirnov", "wasserstein", "jensen-shannon", "hellinger", "chi-squared"]
 
-    distance: Literal["psi", "kolmogorov-smirnov", "jensen-shannon"] = "psi"
-    threshold: float = Field(default=0.25, gt=0)
-    min_examples: int = Field(default=200, gt=0, description="windows with fewer events are not judged")
-    consecutive_windows: int = Field(default=2, gt=0, description="in a row over the threshold before an alert")
+
+class DriftMonitor(_Part):
+    """Distance of each closed window to the reference; a column whose distance passes its threshold has drifted."""
+
+    distance: Literal["auto"] | DistanceKind = Field(
+        default="auto", description="auto: by column type and size of the reference, as Evidently documents its default"
+    )
+    by_column: dict[FeatureName, DistanceKind] = Field(default={}, description="another distance for some columns")
+    threshold: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="of every distance; none: calibrated so that the model keeps expected_false_alarms"
+    )
+    min_examples: int = Field(default=200, gt=0, description="windows and groups with fewer events are not judged")
+    consecutive_windows: int = Field(default=1, gt=0, le=5, description="in a row over the threshold before an alert")
     reference: ReferencePeriod | None = Field(default=None, description="default: the champion's training set")
 
 
@@ -295,17 +303,38 @@ class FairnessMonitor(_Part):
     alert: bool = True
 
 
+_PER_DAYS = r"^(\d+(?:\.\d+)?) per (\d+(?:\.\d+)?) days?$"
+
+
 class Monitors(_Part):
     """What is watched. Windows are tumbling spans of event time."""
 
     window_days: float = Field(default=1, gt=0)
     allowed_lateness_days: float = Field(default=1, ge=0)
+    expected_false_alarms: Annotated[str, Field(pattern=_PER_DAYS)] = Field(
+        default="1 per 30 days",
+        description="alerts on features, predictions, labels and groups together, while nothing moves: `1 per 30 days`",
+    )
     drift: DriftMonitor | None = DriftMonitor()
     multivariate: MultivariateMonitor | None = MultivariateMonitor()
     concept_drift: ConceptDriftMonitor | None = ConceptDriftMonitor()
     performance: PerformanceMonitor = PerformanceMonitor()
     estimation: EstimationMonitor | None = EstimationMonitor()
     fairness: FairnessMonitor = FairnessMonitor()
+
+    @field_validator("expected_false_alarms")
+    @classmethod
+    def _some(cls, words: str) -> str:
+        if not all(float(number) > 0 for number in words.split()[:3:2]):
+            msg = f"both numbers of {words!r} must be above 0"
+            raise ValueError(msg)
+        return words
+
+    @property
+    def false_alarms(self) -> tuple[float, float]:
+        """How many false alarms are expected, in how many days."""
+        count, _, days, _ = self.expected_false_alarms.split()
+        return float(count), float(days)
 
 
 class Retraining(_Part):
@@ -400,7 +429,19 @@ class ModelSpec(_Part):
         if unknown:
             msg = f"protected attribute {', '.join(unknown)} is not a feature; name one of the features"
             raise ValueError(msg)
+        self._distances_fit()
         return self
+
+    def _distances_fit(self) -> None:
+        kinds = self.monitors.drift.by_column if self.monitors.drift else {}
+        unknown = sorted(kinds.keys() - {*self.feature_names, "prediction", "probability"})
+        if unknown:
+            msg = f"drift.by_column names {', '.join(unknown)}; name features, prediction or probability"
+            raise ValueError(msg)
+        for feature in self.features:
+            if isinstance(feature, CategoricalFeature) and kinds.get(feature.name) == "wasserstein":
+                msg = f"drift.by_column: {feature.name} is categorical and has no order, as wasserstein needs"
+                raise ValueError(msg)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -36,9 +36,14 @@ import datasketches
 import numpy as np
 import numpy.typing as npt
 
-from tailrace_contracts.events import CategoricalSummary, ColumnSummary, FeatureValue
-from tailrace_statistics.distances import Cells, DistanceKind, missing_share, unseen_share
-from tailrace_statistics.sketches import K
+from tailrace_contracts.events import CategoricalSummary, ColumnSummary, FeatureValue, NumericalSummary
+from tailrace_contracts.spec import DistanceKind
+from tailrace_statistics import sketches
+from tailrace_statistics.columns import CategoricalFold, NumericalFold
+from tailrace_statistics.distances import Cells, missing_share, unseen_share
+
+Group = tuple[str, str]
+"""An attribute and one of its values."""
 
 Statistic = DistanceKind | Literal["missing", "unseen"]
 Matrix = npt.NDArray[np.float64]
@@ -63,6 +68,9 @@ REFERENCES = 1_000
 
 EXCEEDING = 100
 """With fewer simulated alerts than these, the tail is fitted."""
+
+GROUP_ROWS = 100
+"""A protected group with fewer of the reference's rows than that is not judged by itself."""
 
 NEVER_SEEN = 0.02
 """The part of the budget for values that the reference has none of: it has nothing to resample for them."""
@@ -101,12 +109,17 @@ class Budget(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One column of the reference, of all rows or of one group's: where its counts stand, and what is tested."""
+    """One column of the reference, of all rows or of one group's: where its counts stand, and what is tested.
+
+    `drawn` is how many rows of all groups its reference was made of, `share` the group's part of them.
+    """
 
     cells: Cells
-    rows: int
+    drawn: int
+    share: float
     start: int
     tests: tuple[Probe, ...]
+    members: npt.NDArray[np.bool_]
 
     @property
     def places(self) -> slice:
@@ -122,25 +135,28 @@ class Yardstick:
         columns: Mapping[str, ColumnSummary],
         rows: Mapping[str, Values],
         kinds: Mapping[str, DistanceKind],
-        groups: Mapping[tuple[str, str], Mapping[str, ColumnSummary]] | None = None,
+        attributes: Collection[str] = (),
     ) -> None:
         """`columns` are the reference's, `rows` a sample of its rows, by column; `kinds` the distance of each column.
 
-        `groups` are references of protected groups: by attribute and value. Columns without rows take no part.
+        Columns without rows take no part. Groups of the attributes with at least `GROUP_ROWS` of the rows are judged too;
+        their references are made from these rows.
         """
         self._rows = rows
         self._blocks: list[Block] = []
-        self._members: list[npt.NDArray[np.bool_] | None] = []
+        self._known: dict[tuple[int, Budget, int], dict[Probe, float]] = {}
         size = max((len(values) for values in rows.values()), default=0)
-        self._kept = np.arange(size)
-        for (attribute, group), summaries in {("", ""): columns, **(groups or {})}.items():
-            members = _members(rows, attribute, group) if attribute else None
-            for name, summary in summaries.items():
-                if name in rows and name in kinds and name != attribute and summary.count:
-                    self._add(name, kinds[name], summary, (attribute, group), members)
-        most = CELLS // max(self._width, 1)
-        if size > min(ROWS, most):
-            self._kept = np.linspace(0, size - 1, min(ROWS, most)).astype(int)
+        everyone = np.ones(size, dtype=bool)
+        judged = {name: each for name, each in columns.items() if name in rows and name in kinds and each.count}
+        for name, summary in judged.items():
+            self._add(name, kinds[name], summary, ("", ""), everyone)
+        for attribute, group, members in _groups(rows, [each for each in attributes if each in judged]):
+            for name, summary in judged.items():
+                part = _summary(summary, _taken(rows[name], np.flatnonzero(members)))
+                if name != attribute and part.count:
+                    self._add(name, kinds[name], part, (attribute, group), members)
+        most = min(ROWS, CELLS // max(self._width, 1))
+        self._kept = np.arange(size) if size <= most else np.linspace(0, size - 1, most).astype(int)
 
     def _add(
         self,
@@ -148,31 +164,23 @@ class Yardstick:
         kind: DistanceKind,
         summary: ColumnSummary,
         group: tuple[str, str],
-        members: npt.NDArray[np.bool_] | None,
+        members: npt.NDArray[np.bool_],
     ) -> None:
         statistics: list[Statistic] = [kind, "missing"]
         if isinstance(summary, CategoricalSummary):
             statistics.append("unseen")
         tests = tuple(Probe(name, statistic, group[0], group[1]) for statistic in statistics)
-        self._blocks.append(Block(Cells.of(summary), summary.count + summary.missing, self._width, tests))
-        self._members.append(members)
+        share = float(members.mean())
+        drawn = round((summary.count + summary.missing) / share)
+        self._blocks.append(Block(Cells.of(summary), drawn, share, self._width, tests, members))
 
     @property
     def _width(self) -> int:
         last = self._blocks[-1] if self._blocks else None
         return last.start + last.cells.size + 1 if last else 0
 
-    @property
-    def tests(self) -> tuple[Probe, ...]:
-        """Everything that is tested."""
-        return tuple(test for block in self._blocks for test in block.tests)
-
-    # ------------------------------------------------------------ measuring a window
-
     def measure(
-        self,
-        columns: Mapping[str, ColumnSummary],
-        groups: Mapping[tuple[str, str], Mapping[str, ColumnSummary]] | None = None,
+        self, columns: Mapping[str, ColumnSummary], groups: Mapping[Group, Mapping[str, ColumnSummary]] | None = None
     ) -> dict[Probe, float]:
         """A window's statistics; only of columns and groups that it has."""
         parts = {("", ""): columns, **(groups or {})}
@@ -184,57 +192,73 @@ class Yardstick:
                 found.update((test, _measured(block.cells, test.statistic, summary)) for test in block.tests)
         return found
 
-    # ------------------------------------------------------------ thresholds
+    def expected(self, events: int) -> dict[Group, float]:
+        """How many events of a window of so many belong to each group; the group `("", "")` is everyone."""
+        return {(block.tests[0].attribute, block.tests[0].group): block.share * events for block in self._blocks}
 
-    def thresholds(self, events: int, budget: Budget, seed: int = 0) -> dict[Probe, float]:
-        """What each test may reach in windows of so many events. The same arguments give the same thresholds."""
-        if not self._blocks:
+    def limits(self, events: int, budget: Budget, least: int = 1) -> dict[Probe, float]:
+        """The thresholds of windows of so many events; of groups only those of which at least `least` are expected.
+
+        They are calibrated at the two powers of two around, once, and interpolated: on logarithmic scales all
+        distances are about straight lines in the number of events.
+        """
+        power = math.log2(max(events, 2))
+        low = math.floor(power)
+        below, above = (self._calibrated(2**each, 2**low, budget, least) for each in (low, low + 1))
+        part = power - low
+        return {
+            test: math.exp((1 - part) * math.log(max(limit, 1e-12)) + part * math.log(max(above[test], 1e-12)))
+            for test, limit in below.items()
+        }
+
+    def _calibrated(self, events: int, smallest: int, budget: Budget, least: int) -> dict[Probe, float]:
+        judged = [block for block in self._blocks if not block.tests[0].attribute or block.share * smallest >= least]
+        key = events, budget, len(judged)
+        if key not in self._known:
+            self._known[key] = self.thresholds(events, budget, judged=judged)
+        return self._known[key]
+
+    def thresholds(
+        self, events: int, budget: Budget, seed: int = 0, judged: Sequence[Block] | None = None
+    ) -> dict[Probe, float]:
+        """What each test may reach in windows of so many events, calibrated.
+
+        The same arguments give the same thresholds, but for the sketches' own coins, which nobody can set.
+        """
+        blocks = self._blocks if judged is None else judged
+        if not blocks:
             return {}
-        simulated = self.simulate(events, np.random.default_rng([seed, events]))
-        shapes = [_Shape.of(simulated[..., place].ravel()) for place in range(simulated.shape[-1])]
-        scores = np.stack([shape.score(simulated[..., place]) for place, shape in enumerate(shapes)], axis=-1)
-        level = _level(scores, budget)
-        found = {test: shape.value(level) for test, shape in zip(self.tests, shapes, strict=True) if shape.deviation}
-        never = [(block, test) for block in self._blocks for test in block.tests if test not in found]
+        simulated = self.simulate(events, np.random.default_rng([seed, events]), blocks)
+        tests = [test for block in blocks for test in block.tests]
+        shapes = [_Shape.of(simulated[..., place].ravel()) for place in range(len(tests))]
+        level = _level(np.stack([shape.score(simulated[..., at]) for at, shape in enumerate(shapes)], axis=-1), budget)
+        found = {test: shape.value(level) for test, shape in zip(tests, shapes, strict=True) if shape.deviation}
+        never = [(block, test) for block in blocks for test in block.tests if test not in found]
         chance = NEVER_SEEN * budget.per_window / max(len(never), 1)
         return found | {test: _of_the_new(block, test.statistic, events, chance) for block, test in never}
 
-    def simulate(
-        self, events: int, random: np.random.Generator, references: int = REFERENCES, steps: int = STEPS
-    ) -> Matrix:
-        """Every statistic of windows without drift: of shape (references, steps, tests)."""
+    def simulate(self, events: int, random: np.random.Generator, blocks: Sequence[Block]) -> Matrix:
+        """Every statistic of windows without drift: of shape (references, windows, tests)."""
         matrix = self._matrix()
-        found = np.empty((references, steps, len(self.tests)))
-        sizes = {block.rows for block in self._blocks}
-        for start in range(0, references, _BATCH):
-            count = min(_BATCH, references - start)
-            windows = (_draw(random, len(matrix), events, count * steps) @ matrix).reshape(count, steps, -1)
-            stand_ins = {
-                size: _draw(random, len(matrix), size, count) @ matrix for size in sizes if size not in self._part
-            }
-            stand_ins |= {
-                size: _draw(random, len(matrix), len(self._kept), count) @ matrix for size in self._part & sizes
-            }
-            place = 0
-            for block in self._blocks:
-                for statistic in _statistics(block, stand_ins[block.rows][:, None, :], windows, random):
-                    found[start : start + count, :, place] = statistic
-                    place += 1
+        found = np.empty((REFERENCES, STEPS, sum(len(block.tests) for block in blocks)))
+        for start in range(0, REFERENCES, _BATCH):
+            count = min(_BATCH, REFERENCES - start)
+            windows = (_draw(random, len(matrix), events, count * STEPS) @ matrix).reshape(count, STEPS, -1)
+            sizes = {block.drawn for block in blocks}
+            stand_ins = {size: (_draw(random, len(matrix), size, count) @ matrix)[:, None, :] for size in sorted(sizes)}
+            each = (test for block in blocks for test in _statistics(block, stand_ins[block.drawn], windows, random))
+            for place, statistic in enumerate(each):
+                found[start : start + count, :, place] = statistic
         return found
-
-    @property
-    def _part(self) -> set[int]:
-        """Sizes of references that are groups: a group's rows come with the rows of the whole sample."""
-        return {block.rows for block in self._blocks if block.tests[0].attribute}
 
     def _matrix(self) -> npt.NDArray[np.float32]:
         """Rows by cells and missing values: one where a row counts."""
         matrix = np.zeros((len(self._kept), self._width), dtype=np.float32)
         lines = np.arange(len(self._kept))
-        for block, members in zip(self._blocks, self._members, strict=True):
+        for block in self._blocks:
             codes = block.cells.codes(_taken(self._rows[block.tests[0].column], self._kept))
             codes = np.where(codes < 0, block.cells.size, codes)
-            present = lines if members is None else lines[members[self._kept]]
+            present = lines[block.members[self._kept]]
             matrix[present, block.start + codes[present]] = 1.0
         return matrix
 
@@ -245,7 +269,7 @@ def _of_the_new(block: Block, statistic: Statistic, events: int, chance: float) 
     A rate of one half in all of the reference's rows (Jeffreys' prior) gives more than so many in a window with at most
     this chance, by the Poisson distribution; the threshold is the statistic at that number.
     """
-    mean = events * 0.5 / max(block.rows, 1)
+    mean = events * 0.5 / max(block.drawn, 1)
     term = math.exp(-mean)
     beyond, number = 1.0 - term, 0
     while beyond > chance and number < events:
@@ -263,8 +287,45 @@ def _of_the_new(block: Block, statistic: Statistic, events: int, chance: float) 
     return float(block.cells.between(statistic, reference, moved)) + 1e-9
 
 
-def _members(rows: Mapping[str, Values], attribute: str, group: str) -> npt.NDArray[np.bool_]:
-    return np.array([str(value) == group for value in rows[attribute]])
+def _groups(rows: Mapping[str, Values], attributes: Sequence[str]) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:
+    """The groups that are large enough, with who belongs to them."""
+    for attribute in attributes:
+        names = np.array(["" if value is None else str(value) for value in rows[attribute]])
+        for name, count in zip(*np.unique(names, return_counts=True), strict=True):
+            if name and count >= GROUP_ROWS:
+                yield attribute, str(name), names == name
+
+
+def _summary(whole: ColumnSummary, values: Values) -> ColumnSummary:
+    """The summary of a part of a column's rows."""
+    if isinstance(whole, NumericalSummary):
+        numbers = NumericalFold()
+        numbers.fold(np.asarray(values, dtype=np.float64))
+        return numbers.summary()
+    words = CategoricalFold(whole.counts)
+    words.fold(None if value is None else str(value) for value in values)
+    return words.summary()
+
+
+def independent_rows(columns: Mapping[str, ColumnSummary], size: int = ROWS) -> dict[str, Values]:
+    """Rows that a reference without a row sample may have had: each column as it is, and all independent.
+
+    The maximum over independent tests is larger than over dependent ones, so there are fewer false alarms, not more.
+    """
+    random = np.random.default_rng(size)
+    return {name: _drawn(summary, size, random) for name, summary in columns.items() if summary.count}
+
+
+def _drawn(summary: ColumnSummary, size: int, random: np.random.Generator) -> Values:
+    present = random.random(size) >= missing_share(summary)
+    if isinstance(summary, NumericalSummary):
+        ranks = random.permutation((np.arange(size) + 0.5) / size)
+        values = np.asarray(sketches.from_text(summary.quantiles).get_quantiles(ranks, inclusive=True), dtype=float)
+        return np.where(present, values, np.nan)
+    words: list[FeatureValue] = [*summary.counts, ""]
+    counts = np.array([*summary.counts.values(), summary.unseen], dtype=np.float64)
+    chosen = random.choice(len(words), size=size, p=counts / counts.sum())
+    return [words[place] if there else None for place, there in zip(chosen, present, strict=True)]
 
 
 def _taken(values: Values, kept: npt.NDArray[np.int64]) -> Values:
@@ -308,7 +369,7 @@ def _sketched(counts: Matrix, random: np.random.Generator) -> Matrix:
     """Counts in cells as KLL sketches of these values would give them back."""
     total = counts.sum(axis=-1, keepdims=True)
     largest = int(total.max(initial=0))
-    if largest <= K:
+    if largest <= sketches.K:
         return counts
     errors = _errors(min(int(2 ** (round(4 * math.log2(largest)) / 4)), _LONGEST))
     which = random.integers(len(errors), size=(*counts.shape[:-1], 1))
@@ -325,7 +386,7 @@ def _errors(size: int) -> Matrix:
     ranks = (np.arange(size) + 0.5) / size
     found = np.empty((_DRAWS, len(_RANKS)))
     for draw in range(_DRAWS):
-        sketch = datasketches.kll_floats_sketch(K)
+        sketch = datasketches.kll_floats_sketch(sketches.K)
         sketch.update(random.permutation(ranks).astype(np.float32))
         found[draw] = np.asarray(sketch.get_cdf(_RANKS, inclusive=True))[:-1] - _RANKS
     return found

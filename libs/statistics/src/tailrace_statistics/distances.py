@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tailrace_contracts.events import CategoricalSummary, ColumnSummary, FeatureValue, NumericalSummary
+from tailrace_contracts.spec import DistanceKind
 from tailrace_statistics import sketches
 from tailrace_statistics.columns import standard_deviation
 
-DistanceKind = Literal["psi", "kolmogorov-smirnov", "wasserstein", "jensen-shannon", "hellinger", "chi-squared"]
 Counts = npt.NDArray[np.float64]
 
 LARGE_REFERENCE = 1_000
@@ -253,6 +253,13 @@ def automatic(reference: ColumnSummary) -> DistanceKind:
     if isinstance(reference, NumericalSummary) and not _few_values(reference):
         return "wasserstein" if large else "kolmogorov-smirnov"
     return "jensen-shannon" if large else "chi-squared"
+
+
+def chosen(kind: Literal["auto"] | DistanceKind, reference: ColumnSummary) -> DistanceKind:
+    """The distance of a column where a spec says `kind`: categories, which have no order, are spared Wasserstein's."""
+    if kind == "auto" or (kind == "wasserstein" and isinstance(reference, CategoricalSummary)):
+        return automatic(reference)
+    return kind
 
 
 def _few_values(summary: NumericalSummary) -> bool:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tailrace_contracts.events import ColumnSummary, FeatureValue, NumericalSummary
-from tailrace_contracts.spec import ClassLabel, Label, Limits, ModelSpec
+from tailrace_contracts.spec import ClassLabel, Feature, Label, Limits, ModelSpec, NumericalFeature
 from tailrace_statistics.columns import NumericalFold, fold_for
 
 MEDIA_TYPE = "application/vnd.tailrace.reference+json"
 SAMPLE_ROWS = 500
+
+KEPT_ROWS = 5_000
+"""Rows that are kept in columns, for calibration; fewer where they would be more than `KEPT_VALUES` values."""
+
+KEPT_VALUES = 2_000_000
+
+MOST_WORDS = 30_000
+"""Different words of a column that are kept apart."""
 
 Row = Mapping[str, FeatureValue]
 
@@ -21,8 +32,40 @@ class ReferenceInvalid(ValueError):  # noqa: N818  # named for what is true
     """Bytes that are no reference; its text is one sentence for a person."""
 
 
+class PackedColumn(BaseModel):
+    """A column of rows in base64: 32-bit floats, NaN where missing; or 16-bit places in `words`, -1 where missing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    words: tuple[str, ...] | None = None
+    data: str
+
+    @classmethod
+    def of(cls, feature: Feature, values: Sequence[FeatureValue]) -> PackedColumn:
+        """Pack a feature's values."""
+        if isinstance(feature, NumericalFeature):
+            with np.errstate(over="ignore"):
+                return cls(data=_packed(np.array(values, dtype=np.float64).astype("<f4")))
+        words = tuple(sorted({str(value) for value in values if value is not None}))[:MOST_WORDS]
+        places = {word: place for place, word in enumerate(words)}
+        codes = [-1 if value is None else places.get(str(value), len(words) - 1) for value in values]
+        return cls(words=words, data=_packed(np.array(codes, dtype="<i2")))
+
+    def values(self) -> npt.NDArray[np.float64] | list[FeatureValue]:
+        """The values again. Raises ValueError for damaged data."""
+        data = base64.b64decode(self.data, validate=True)
+        if self.words is None:
+            return np.frombuffer(data, dtype="<f4").astype(np.float64)
+        words: list[FeatureValue] = [*self.words, None]
+        return [words[code] for code in np.frombuffer(data, dtype="<i2")]
+
+
 class Reference(BaseModel):
-    """Columns by name, a row sample evenly spread over the rows in their order, and what the labels were."""
+    """Columns by name, row samples evenly spread over the rows in their order, and what the labels were.
+
+    `sample` is for reading; `rows` are more of them, in columns, from which thresholds are calibrated. References that
+    were made before there were `rows` have the sample for both.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -31,6 +74,7 @@ class Reference(BaseModel):
     examples: int = Field(ge=0)
     columns: dict[str, ColumnSummary]
     sample: tuple[dict[str, FeatureValue], ...] = ()
+    rows: dict[str, PackedColumn] = {}
     label_rate: float | None = Field(default=None, description="share of the positive class; none without labels")
     labels: NumericalSummary | None = Field(default=None, description="the labels of a regression; none without labels")
 
@@ -50,9 +94,22 @@ class Reference(BaseModel):
             examples=len(rows),
             columns=columns,
             sample=tuple({name: row.get(name) for name in spec.feature_names} for row in _spread(rows, sample_rows)),
+            rows=_columns(spec, rows),
             label_rate=_rate(spec.label, labels),
             labels=_distribution(spec.label, labels),
         )
+
+    def row_columns(self) -> dict[str, npt.NDArray[np.float64] | list[FeatureValue]]:
+        """The row sample, by column. Raises ReferenceInvalid."""
+        try:
+            if self.rows:
+                return {name: column.values() for name, column in self.rows.items()}
+            return {name: _plain(summary, [row.get(name) for row in self.sample]) for name, summary in self._sampled()}
+        except ValueError as error:
+            raise ReferenceInvalid(f"rows of the reference: {error}; train the version again") from None
+
+    def _sampled(self) -> Iterable[tuple[str, ColumnSummary]]:
+        return self.columns.items() if self.sample else ()
 
     def to_bytes(self) -> bytes:
         """The reference as JSON of media type `MEDIA_TYPE`."""
@@ -69,6 +126,19 @@ class Reference(BaseModel):
             raise ReferenceInvalid(
                 f"reference of {len(data)} bytes: {where}: {first['msg']}; train the version again"
             ) from None
+
+
+def _columns(spec: ModelSpec, rows: Sequence[Row]) -> dict[str, PackedColumn]:
+    kept = _spread(rows, min(KEPT_ROWS, KEPT_VALUES // len(spec.features)))
+    return {each.name: PackedColumn.of(each, [row.get(each.name) for row in kept]) for each in spec.features}
+
+
+def _plain(summary: ColumnSummary, values: list[FeatureValue]) -> npt.NDArray[np.float64] | list[FeatureValue]:
+    return np.array(values, dtype=np.float64) if isinstance(summary, NumericalSummary) else values
+
+
+def _packed(values: npt.NDArray[Any]) -> str:
+    return base64.b64encode(values.tobytes()).decode("ascii")
 
 
 def _rate(label: Label, labels: Sequence[float]) -> float | None:

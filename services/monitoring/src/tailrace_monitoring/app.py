@@ -35,7 +35,6 @@ from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Record
 from tailrace_runtime.service import BackgroundRole, Resource, Role, Service
 from tailrace_statistics.columns import merge
-from tailrace_statistics.distances import distance
 
 SERVICE = "monitoring"
 TICK_SECONDS = 0.5
@@ -71,7 +70,7 @@ def create_service(
     watch = WatchRole(
         Watchers(
             gazette=gazette,
-            store=PostgresWatches(database, Tools(detector, distance, merge, new_id), topics_out),
+            store=PostgresWatches(database, Tools(detector, merge, new_id), topics_out),
             references=StoredReferences(ObjectStore.from_url(settings.object_store)),
             meter=PrometheusMeter(metrics),
             clock=clock,

@@ -8,17 +8,19 @@ process, changes nothing twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from tailrace_contracts.events import ColumnSummary, WindowSummarised
+from tailrace_contracts.events import WindowSummarised
 from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.multivariate import TellApart, Told, comparable, tell
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import trail_length
+from tailrace_monitoring.domain.windows import Reading
+from tailrace_monitoring.domain.yardsticks import NO_BASIS, Basis, Yardsticks
 from tailrace_monitoring.ports import Gazette, Meter, References, ReferenceUnusable, Sitting, WatchStore
 from tailrace_runtime.clock import Clock
 
@@ -33,6 +35,7 @@ class Watchers:
     meter: Meter
     clock: Clock
     tell_apart: TellApart | None = None
+    yardsticks: Yardsticks = field(default_factory=Yardsticks)
 
 
 async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge, watchers: Watchers) -> bool:
@@ -66,8 +69,9 @@ async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowl
     told = await _told_apart(placed[2], known, watchers)
     async with watchers.store.sitting(placed[2].model, trail_length(known.spec)) as sitting:
         watch = sitting.watch
-        reference = await _reference(sitting, placed[2], known, watchers)
-        if watch.observe_window(placed, reference, known, now) and placed[2].closed:
+        trained_on = await _reference(sitting, placed[2], known, watchers)
+        readings = await _readings(watch.basis(placed[2], trained_on, known), placed[2], known, watchers)
+        if watch.observe_window(placed, trained_on.columns, readings, known, now) and placed[2].closed:
             await _estimate(sitting, placed, known, now)
             if told is not None:
                 watch.judge_rows(placed[2], told, known, now)
@@ -102,18 +106,25 @@ async def _told_apart(window: WindowSummarised, known: Knowledge, watchers: Watc
     return await asyncio.to_thread(tell, window, reference, known.spec, monitor.chance, watchers.tell_apart)
 
 
-async def _reference(
-    sitting: Sitting, window: WindowSummarised, known: Knowledge, watchers: Watchers
-) -> Mapping[str, ColumnSummary]:
+async def _reference(sitting: Sitting, window: WindowSummarised, known: Knowledge, watchers: Watchers) -> Basis:
     """What the champion was trained on; nothing where there is no such thing, or where it cannot be read."""
     version = known.versions.get(known.champion or 0)
     if version is None or version.reference is None:
-        return {}
+        return NO_BASIS
     try:
-        return await watchers.references.columns(version.reference)
+        return await watchers.references.basis(version.reference)
     except ReferenceUnusable as error:
         sitting.watch.reference_unusable(version.version, str(error), window, known, watchers.clock.now())
-        return {}
+        return NO_BASIS
+
+
+async def _readings(
+    basis: Basis | None, window: WindowSummarised, known: Knowledge, watchers: Watchers
+) -> list[Reading]:
+    """The window's tests. Thresholds that are not known yet take seconds to calibrate: beside the event loop."""
+    if basis is None:
+        return []
+    return await asyncio.to_thread(watchers.yardsticks.read, window, basis, known.spec)
 
 
 def by_model(batch: Sequence[Placed]) -> dict[str, list[Placed]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
-from tailrace_contracts.events import ClaimCheck, ColumnSummary, Event
+from tailrace_contracts.events import ClaimCheck, Event
 from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Changes
 from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_monitoring.domain.yardsticks import Basis
 from tailrace_statistics.multivariate import Rows
 
 
@@ -64,8 +65,8 @@ class ReferenceUnusable(Exception):  # noqa: N818  # named for what is true
 class References(Protocol):
     """What versions were trained on."""
 
-    async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
-        """The statistics of every column. Raises ReferenceUnusable, and RetryLater when the store is not there."""
+    async def basis(self, claim: ClaimCheck) -> Basis:
+        """The statistics of every column, and rows. Raises ReferenceUnusable, and RetryLater without the store."""
         ...
 
     async def rows(self, claim: ClaimCheck) -> Rows:

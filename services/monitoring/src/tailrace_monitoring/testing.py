@@ -32,6 +32,7 @@ from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_monitoring.domain.yardsticks import Basis
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_statistics.multivariate import Rows
 
@@ -58,11 +59,11 @@ class FixedReferences:
         self.known = dict(known or {})
         self.sample = rows
 
-    async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
-        """The columns under this digest."""
+    async def basis(self, claim: ClaimCheck) -> Basis:
+        """The columns under this digest, without rows."""
         if claim.sha256 not in self.known:
             raise ReferenceUnusable(f"nothing under {claim.key}")
-        return self.known[claim.sha256]
+        return Basis(claim.sha256, self.known[claim.sha256], {})
 
     async def rows(self, claim: ClaimCheck) -> Rows:
         """The rows that it was given, whatever the digest."""

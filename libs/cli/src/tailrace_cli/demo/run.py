@@ -224,6 +224,7 @@ async def _label(publisher: AsyncPublisher, spec: ModelSpec, rows: Sequence[Row]
 def drift_since_reference(story: Story, spec: ModelSpec) -> dict[str, float]:
     """The largest distance of any later closed window to the reference period, by column, largest first."""
     from tailrace_statistics import distance, merge
+    from tailrace_statistics.distances import chosen
 
     monitor = spec.monitors.drift
     if monitor is None or monitor.reference is None:
@@ -237,7 +238,8 @@ def drift_since_reference(story: Story, spec: ModelSpec) -> dict[str, float]:
         reference = inside[0].columns[name]
         for each in inside[1:]:
             reference = merge(reference, each.columns[name])
-        distances = [distance(monitor.distance, reference, each.columns[name]) for each in later]
+        kind = chosen(monitor.by_column.get(name, monitor.distance), reference)
+        distances = [distance(kind, reference, each.columns[name]) for each in later]
         largest[name] = round(max(distances, default=0.0), 4)
     return dict(sorted(largest.items(), key=lambda item: -item[1]))
 

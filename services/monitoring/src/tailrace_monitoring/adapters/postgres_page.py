@@ -49,7 +49,7 @@ _QUERIES = {
     ),
     "window": "select * from windows where model = $1 order by window_start desc limit 1",
     "distances": (
-        "select window_start, name, distance, threshold, drifted from distances where model = $1 and window_start >="
+        "select window_start, name, statistic, distance, threshold, drifted from distances where model = $1 and window_start >="
         " coalesce((select window_start from distances where model = $1 group by window_start"
         " order by window_start desc offset 23 limit 1), '-infinity') order by window_start"
     ),

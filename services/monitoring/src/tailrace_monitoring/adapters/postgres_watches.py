@@ -21,6 +21,7 @@ from tailrace_monitoring.domain.quality import compact_columns, compact_slices
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_monitoring.domain.windows import shown
 from tailrace_runtime.database import Connection, Database
 from tailrace_runtime.outbox import enqueue
 from tailrace_runtime.records import outgoing
@@ -129,12 +130,13 @@ class PostgresSitting:
         )
 
     async def _store_distances(self, each: Distances) -> None:
+        model, start = self.watch.model, each.window.window.start
         await self._sql.executemany(
-            "insert into distances (model, window_start, name, distance, threshold, drifted)"
-            " values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+            "insert into distances (model, window_start, name, statistic, distance, threshold, drifted)"
+            " values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
             [
-                (self.watch.model, each.window.window.start, one.column, one.distance, each.threshold, one.drifted)
-                for one in each.measured
+                (model, start, one.column, one.statistic, one.distance, one.threshold, one.drifted)
+                for one in shown(each.measured)
             ],
         )
 

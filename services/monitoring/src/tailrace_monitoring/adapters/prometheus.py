@@ -5,7 +5,10 @@ from __future__ import annotations
 from tailrace_contracts.events import AlertRaised, ArmsCompared, PerformanceEstimated
 from tailrace_monitoring.domain.state import Changes
 from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_monitoring.domain.windows import shown
 from tailrace_runtime.metrics import Instrument, Metrics
+
+_TEST = ("model", "column", "statistic")
 
 INSTRUMENTS = (
     Instrument("tailrace_watched_examples", "gauge", "Labelled examples seen of a model.", ("model",)),
@@ -21,7 +24,8 @@ INSTRUMENTS = (
         "Champion's loss less candidate's: positive where the candidate is better.",
         ("model", "champion", "candidate"),
     ),
-    Instrument("tailrace_drift_distance", "gauge", "Distance of the newest closed window.", ("model", "column")),
+    Instrument("tailrace_drift_distance", "gauge", "Distance of the newest closed window.", _TEST),
+    Instrument("tailrace_drift_threshold", "gauge", "What the distance may reach by chance.", _TEST),
     Instrument(
         "tailrace_estimated_performance",
         "gauge",
@@ -55,8 +59,10 @@ class PrometheusMeter:
             elif isinstance(event, PerformanceEstimated):
                 self._report_estimate(event)
         for window in changes.distances:
-            for measured in window.measured:
-                self._metrics.gauge("tailrace_drift_distance", measured.distance, model=model, column=measured.column)
+            for measured in shown(window.measured):
+                labels = {"model": model, "column": measured.column, "statistic": measured.statistic}
+                self._metrics.gauge("tailrace_drift_distance", measured.distance, **labels)
+                self._metrics.gauge("tailrace_drift_threshold", measured.threshold, **labels)
 
     def _report_estimate(self, found: PerformanceEstimated) -> None:
         labels = {"model": found.model, "arm": found.arm, "version": str(found.version or "")}

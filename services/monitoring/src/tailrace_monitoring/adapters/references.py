@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
-from tailrace_contracts.events import ClaimCheck, ColumnSummary
+from tailrace_contracts.events import ClaimCheck
+from tailrace_monitoring.domain.yardsticks import Basis
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
 from tailrace_runtime.objects import ObjectStore
@@ -14,22 +15,27 @@ from tailrace_statistics.reference import Reference, ReferenceInvalid
 KEPT = 32
 
 
+class _Kept(NamedTuple):
+    basis: Basis
+    sample: Rows
+
+
 class StoredReferences:
     """Reads each reference once; the digest names its content, so it never changes."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._kept: dict[str, Reference] = {}
+        self._kept: dict[str, _Kept] = {}
 
-    async def columns(self, claim: ClaimCheck) -> Mapping[str, ColumnSummary]:
-        """The statistics of every column."""
-        return (await self._reference(claim)).columns
+    async def basis(self, claim: ClaimCheck) -> Basis:
+        """The statistics of every column, and rows for calibration."""
+        return (await self._reference(claim)).basis
 
     async def rows(self, claim: ClaimCheck) -> Rows:
         """The sample of rows."""
         return (await self._reference(claim)).sample
 
-    async def _reference(self, claim: ClaimCheck) -> Reference:
+    async def _reference(self, claim: ClaimCheck) -> _Kept:
         known = self._kept.get(claim.sha256)
         if known is None:
             known = await self._read(claim)
@@ -38,8 +44,9 @@ class StoredReferences:
                 del self._kept[next(iter(self._kept))]
         return known
 
-    async def _read(self, claim: ClaimCheck) -> Reference:
+    async def _read(self, claim: ClaimCheck) -> _Kept:
         try:
-            return Reference.from_bytes(await self._objects.get_artefact(claim))
+            reference = Reference.from_bytes(await self._objects.get_artefact(claim))
+            return _Kept(Basis(claim.sha256, reference.columns, reference.row_columns()), reference.sample)
         except (ArtefactCorrupt, ObjectMissing, ReferenceInvalid) as error:
             raise ReferenceUnusable(str(error)) from error

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tailrace_contracts.events import AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
-from tailrace_contracts.spec import DriftMonitor, FairnessRate
+from tailrace_contracts.spec import DriftMonitor, FairnessRate, Monitors
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
@@ -155,26 +155,34 @@ def _ratio(who: str, pair: GroupsCompared, span: str, least: float) -> tuple[flo
     return value, f"{said} ({first:.2f} to {last:.2f}) {span}; the spec asks for {least:.2f}"
 
 
-def feature_drift(stamp: Stamp, measured: Measured, monitor: DriftMonitor, window: WindowSummarised) -> AlertRaised:
-    """A column has left its reference."""
-    windows = monitor.consecutive_windows
-    row = f" in {windows} windows in a row" if windows > 1 else ""
+def feature_drift(stamp: Stamp, moved: Sequence[Measured], monitors: Monitors, window: WindowSummarised) -> AlertRaised:
+    """Columns have left their reference; the one that lies farthest beyond its threshold comes first."""
+    first, *others = sorted(moved, key=lambda each: each.distance / each.threshold, reverse=True)
+    monitor = monitors.drift or DriftMonitor()
+    row = f" in {monitor.consecutive_windows} windows in a row" if monitor.consecutive_windows > 1 else ""
+    calibrated = "" if monitor.threshold else f", which chance passes {monitors.expected_false_alarms} in all"
+    also = f"; so are {', '.join(f'{each.column} ({_far(each)})' for each in others[:10])}" if others else ""
+    more = f" and {len(others) - 10} more" if len(others) > 10 else ""
     return AlertRaised(
         alert_id=stamp.alert_id,
         model=stamp.model,
         kind="feature-drift",
-        subject=measured.column,
-        statistic=monitor.distance,
-        value=measured.distance,
-        threshold=monitor.threshold,
-        since=measured.since,
+        subject=first.column,
+        statistic=first.statistic,
+        value=first.distance,
+        threshold=first.threshold,
+        since=first.since,
         message=(
-            f"{measured.column} is {measured.distance:.3g} ({monitor.distance}) from its reference since "
-            f"{_day(measured.since)}, over {monitor.threshold:g}{row}"
+            f"{first.column} is {_far(first)} from its reference since "
+            f"{_day(first.since)}, over {first.threshold:.3g}{row}{calibrated}{also}{more}"
         ),
         derived_from=window.derived_from,
         time=stamp.now,
     )
+
+
+def _far(measured: Measured) -> str:
+    return f"{measured.distance:.3g} ({measured.statistic})"
 
 
 def rows_drift(stamp: Stamp, told: Told, since: datetime, window: WindowSummarised) -> AlertRaised:

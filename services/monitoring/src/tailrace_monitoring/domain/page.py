@@ -182,6 +182,7 @@ def _columns(spec: Row, parts: dict[str, list[Row]]) -> list[Row]:
             "now": window.get(name),
             "distance": history[name][-1]["distance"] if name in history else None,
             "threshold": history[name][-1]["threshold"] if name in history else None,
+            "statistic": history[name][-1]["statistic"] if name in history else None,
             "drifted": bool(name in history and history[name][-1]["drifted"]),
             "history": [[each["window_start"], each["distance"]] for each in history.get(name, [])],
         }

@@ -20,7 +20,7 @@ from tailrace_monitoring.domain.multivariate import RowDrift
 from tailrace_monitoring.domain.retraining import RetrainingState
 from tailrace_monitoring.domain.scores import Score
 from tailrace_monitoring.domain.trail import Step
-from tailrace_monitoring.domain.windows import Distance, DriftState, Measured, Merge
+from tailrace_monitoring.domain.windows import DriftState, Measured, Merge
 
 DetectorMaker = Callable[[ConceptDriftMonitor], Detector]
 
@@ -58,7 +58,6 @@ class Distances(NamedTuple):
 
     window: WindowSummarised
     measured: Sequence[Measured]
-    threshold: float
 
 
 @dataclass(slots=True)
@@ -74,9 +73,8 @@ class Changes:
 
 
 class Tools(NamedTuple):
-    """What the domain is given from outside: detectors, distances and merging of summaries, identifiers."""
+    """What the domain is given from outside: detectors, merging of summaries, identifiers."""
 
     detector: DetectorMaker
-    distance: Distance
     merge: Merge
     new_id: Callable[[], str]

@@ -37,7 +37,8 @@ from tailrace_monitoring.domain.retraining import Cause, Pending, Situation
 from tailrace_monitoring.domain.scores import SERVED, Score
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Placed, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
-from tailrace_monitoring.domain.windows import Measured
+from tailrace_monitoring.domain.windows import Measured, Reading
+from tailrace_monitoring.domain.yardsticks import Basis, columns_of
 from tailrace_runtime.highwater import HighWater
 
 PUBLISH_EVERY = timedelta(seconds=1)
@@ -337,7 +338,7 @@ class ModelWatch:
 
     # ------------------------------------------------------------ windows
 
-    def basis(self, knowledge: Knowledge) -> str:
+    def basis_name(self, knowledge: Knowledge) -> str:
         """The name of what windows are measured against now; empty where there is nothing."""
         monitor = knowledge.spec.monitors.drift
         if monitor is None:
@@ -347,32 +348,50 @@ class ModelWatch:
         version = knowledge.versions.get(knowledge.champion or 0)
         return f"version {version.version}" if version and version.reference else ""
 
+    def basis(self, window: WindowSummarised, trained_on: Basis, knowledge: Knowledge) -> Basis | None:
+        """What this window is to be measured against; None for one that is not judged.
+
+        The champion's training set; or the reference period, for windows that begin after it.
+        """
+        drift, monitor = self.state.drift, knowledge.spec.monitors.drift
+        if monitor is None or not drift.is_new(window, monitor):
+            return None
+        period = monitor.reference
+        if period is None:
+            return trained_on
+        if window.window.start < period.end:
+            return None
+        name = f"{self.model} {self.basis_name(knowledge)} {len(drift.period_windows)}"
+        return Basis(name, drift.period, columns_of(drift.period_rows, drift.period))
+
     def observe_window(
         self,
         placed: tuple[Log, int, WindowSummarised],
         reference: Mapping[str, ColumnSummary],
+        readings: Sequence[Reading],
         knowledge: Knowledge,
         now: datetime,
     ) -> bool:
         """Take in one window of feature statistics; False for one that was taken in before.
 
-        `reference` is the champion's; a period's is kept here.
+        `reference` is the champion's; `readings` are the window's tests against its `basis`.
         """
         log, offset, window = placed
         self.follow(knowledge, now)
         if not self._is_new(log, offset):
             return False
         self.changes.window = window
-        drift, monitor = self.state.drift, knowledge.spec.monitors.drift
-        drift.rebase(self.basis(knowledge))
-        if window.closed and monitor is not None:
-            reference = self._reference(window, reference, knowledge)
-            measured = drift.judge(window, reference, monitor, self._tools.distance)
-            self.changes.distances.append(Distances(window, measured, monitor.threshold))
-            for each in measured:
-                if each.alert:
-                    raised = alerts.feature_drift(self._stamp(now), each, monitor, window)
-                    self._raise(raised, knowledge, "feature-drift", self.trail.first_from(each.since))
+        drift, monitors = self.state.drift, knowledge.spec.monitors
+        drift.rebase(self.basis_name(knowledge))
+        if window.closed and monitors.drift is not None:
+            if monitors.drift.reference is not None:
+                drift.gather(window, monitors.drift.reference, self._tools.merge)
+                reference = drift.period if window.window.start >= monitors.drift.reference.end else {}
+            measured = drift.judge(window, readings, monitors.drift)
+            self.changes.distances.append(Distances(window, measured))
+            if moved := [each for each in measured if each.alert]:
+                raised = alerts.feature_drift(self._stamp(now), moved, monitors, window)
+                self._raise(raised, knowledge, "feature-drift", self.trail.first_from(raised.since))
         for fault in drift.faults(window, reference):
             self._raise(alerts.bad_values(self._stamp(now), fault, window), knowledge, None, None)
         return True
@@ -380,10 +399,11 @@ class ModelWatch:
     def judge_rows(self, window: WindowSummarised, told: Told, knowledge: Knowledge, now: datetime) -> None:
         """Take in how far a closed window's rows lie from the reference's, after its columns were judged."""
         rows, shown = self.state.rows, bool(self.state.drift.streaks)
-        alert = rows.judge(window, told, self.basis(knowledge), shown=shown)
+        alert = rows.judge(window, told, self.basis_name(knowledge), shown=shown)
         since = rows.since or window.window.start
-        measured = Measured(TOGETHER, told.auc, drifted=told.auc > told.threshold, alert=alert, since=since)
-        self.changes.distances.append(Distances(window, [measured], told.threshold))
+        drifted = told.auc > told.threshold
+        measured = Measured(TOGETHER, "AUC", told.auc, told.threshold, False, drifted, alert, since)  # noqa: FBT003
+        self.changes.distances.append(Distances(window, [measured]))
         self.changes.touched = True
         if alert:
             raised = alerts.rows_drift(self._stamp(now), told, since, window)
@@ -415,17 +435,6 @@ class ModelWatch:
         judged = monitor is not None and monitor.alert and found.arm in {"champion", "external"}
         if judged and least is not None and found.estimates["accuracy"].lower < least:
             self._raise(alerts.low_estimate(self._stamp(now), found, least), knowledge, None, None)
-
-    def _reference(
-        self, window: WindowSummarised, trained_on: Mapping[str, ColumnSummary], knowledge: Knowledge
-    ) -> Mapping[str, ColumnSummary]:
-        """The training set's columns; or those of the reference period, for windows that begin after it."""
-        monitor = knowledge.spec.monitors.drift
-        period = monitor.reference if monitor else None
-        if period is None:
-            return trained_on
-        self.state.drift.gather(window, period, self._tools.merge)
-        return self.state.drift.period if window.window.start >= period.end else {}
 
     def reference_unusable(
         self, version: int, reason: str, window: WindowSummarised, knowledge: Knowledge, now: datetime

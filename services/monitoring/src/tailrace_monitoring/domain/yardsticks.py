@@ -1,0 +1,115 @@
+"""What closed windows are measured against, and how far they may lie from it by chance.
+
+A yardstick is cut once for a reference and what the spec says of drift, and its thresholds are calibrated once for a
+size of window (`tailrace_statistics.calibration`): seconds of computing, so both are kept, and nothing here is to be
+called on the event loop. A threshold in the spec is taken as it is, and nothing is calibrated.
+
+A lock keeps two threads from calibrating the same thing at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tailrace_contracts.events import ColumnSummary, NumericalSummary, SampledRow, WindowSummarised
+from tailrace_contracts.spec import DriftMonitor, ModelSpec
+from tailrace_monitoring.domain.windows import NOT_JUDGED, Reading
+from tailrace_statistics.calibration import Budget, Values, Yardstick, independent_rows
+from tailrace_statistics.distances import chosen
+
+KEPT = 16
+"""Yardsticks that are kept, those that were used last."""
+
+LEAST_OF_GROUP = 0.8
+"""A group with fewer events than this part of what its share of the reference lets expect is not judged: its smaller
+number would pass for drift. That it has become small is drift of the attribute itself."""
+
+
+class Basis(NamedTuple):
+    """A reference: its columns, a sample of its rows where there is one, and a name that no other one has."""
+
+    name: str
+    columns: Mapping[str, ColumnSummary]
+    rows: Mapping[str, Values]
+
+
+NO_BASIS = Basis("", {}, {})
+"""There is nothing to compare with."""
+
+
+def columns_of(sample: Sequence[SampledRow], columns: Mapping[str, ColumnSummary]) -> dict[str, Values]:
+    """Sampled rows by column, as the columns' types ask; nothing where there are no rows."""
+    found: dict[str, Values] = {}
+    for name, summary in columns.items() if sample else ():
+        values = [row.values.get(name) for row in sample]
+        numerical = isinstance(summary, NumericalSummary)
+        found[name] = np.array(values, dtype=np.float64) if numerical else values
+    return found
+
+
+class Yardsticks:
+    """Yardsticks by reference and spec."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, str, str], Yardstick] = {}
+
+    def read(self, window: WindowSummarised, basis: Basis, spec: ModelSpec) -> list[Reading]:
+        """Every test of a window, in the order of the reference's columns; [] where there is nothing to compare."""
+        monitor = spec.monitors.drift
+        if monitor is None or not basis.columns:
+            return []
+        with self._lock:
+            yardstick = self._yardstick(basis, spec, monitor)
+            expected = yardstick.expected(window.events)
+            groups = {
+                (part.attribute, part.group): part.columns
+                for part in window.slices
+                if part.attribute is not None and part.group is not None
+                if part.events
+                >= max(monitor.min_examples, LEAST_OF_GROUP * expected.get((part.attribute, part.group), 0))
+            }
+            measured = yardstick.measure(window.columns, groups)
+            if monitor.threshold is not None:
+                limits = {
+                    probe: monitor.threshold for probe in measured if probe.statistic not in {"missing", "unseen"}
+                }
+            else:
+                limits = yardstick.limits(window.events, budget_of(spec), monitor.min_examples)
+        return [
+            Reading(str(probe), _words(probe.statistic), value, limits[probe], bool(probe.attribute))
+            for probe, value in measured.items()
+            if probe in limits
+        ]
+
+    def _yardstick(self, basis: Basis, spec: ModelSpec, monitor: DriftMonitor) -> Yardstick:
+        key = basis.name, monitor.model_dump_json(), ",".join(spec.protected)
+        yardstick = self._kept.pop(key, None)
+        if yardstick is None:
+            columns = {name: each for name, each in basis.columns.items() if name not in NOT_JUDGED}
+            kinds = {
+                name: chosen(monitor.by_column.get(name, monitor.distance), summary)
+                for name, summary in columns.items()
+            }
+            rows = {name: values for name, values in basis.rows.items() if name in columns}
+            attributes = spec.protected if rows else ()
+            yardstick = Yardstick(columns, rows or independent_rows(columns), kinds, attributes)
+        self._kept[key] = yardstick
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        return yardstick
+
+
+def _words(statistic: str) -> str:
+    return f"{statistic} share" if statistic in {"missing", "unseen"} else statistic
+
+
+def budget_of(spec: ModelSpec) -> Budget:
+    """The spec's false alarms, in windows. A budget of less than one window in 20 is counted over as many windows."""
+    alerts, days = spec.monitors.false_alarms
+    monitor = spec.monitors.drift
+    return Budget(alerts, days / spec.monitors.window_days, monitor.consecutive_windows if monitor else 1)
