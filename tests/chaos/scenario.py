@@ -77,6 +77,11 @@ class Scenario:
         """All processes."""
         return [member for group in self.members.values() for member in group]
 
+    @property
+    def gave_up(self) -> list[str]:
+        """Processes that ended by themselves: a crash elsewhere should not bring another process down."""
+        return [member.name for member in self.everyone if member.gave_up]
+
     # ------------------------------------------------------------ strikes
 
     async def kill_at_random(self, roles: str, kills: int) -> None:

@@ -382,6 +382,18 @@ async def test_a_short_history_leads_to_the_first_training_once_it_is_quiet(worl
     assert str(request.ranges) == "labelled-examples[2]@0..119"
 
 
+async def test_an_old_state_of_a_window_that_comes_late_is_passed_over(world: World) -> None:
+    """A process that slept and woke would put a window's statistics back to what they were, and raise false alarms."""
+    reference = claim("7")
+    known = knowledge(tide_spec(), deployment(1, 1), (version(1, "champion", reference=reference),))
+    world.references.known[reference.sha256] = window(0, 0.0).columns
+    for offset, (mean, through) in enumerate([(0.0, 99), (1.5, 49)]):
+        world.restarted()
+        log_range = LogRange(topic="prediction-events", partition=0, from_offset=0, through_offset=through)
+        await world.window(known, offset, 1, mean, derived_from=LogRanges.of(log_range))
+    assert await world.events(AlertRaised) == []
+
+
 async def test_a_column_that_left_the_training_set_alerts_once(world: World) -> None:
     """Drifted features would go unseen, or would alert with every window."""
     reference = claim("7")

@@ -201,6 +201,7 @@ class FaustAggregation:
         partials = [value for value in tables["partials"].values() if value]
         self._aggregation.rebuild(partials, models, partitions)
         self._recovered = True
+        log.info("aggregation recovered", partitions=sorted(partitions), partials=len(partials))
 
     # ------------------------------------------------------------ partials
 

@@ -29,6 +29,7 @@ class ModelState(BaseModel):
     """What has to outlive a process, small enough to be written with every batch."""
 
     through: dict[str, int] = {}
+    extents: dict[str, int] = {}
     marks: dict[str, list[Any]] = {}
     examples: int = 0
     watermark: datetime | None = None

@@ -54,6 +54,10 @@ def trail_length(spec: ModelSpec) -> int:
     return max(LONGEST, batch.max_examples if batch else 0)
 
 
+REMEMBERED_WINDOWS = 100
+"""Windows of which an old state is known for one."""
+
+
 class ModelWatch:
     """One model: its state, its trail, its cohorts in memory, and the live alarm."""
 
@@ -83,6 +87,16 @@ class ModelWatch:
             return False
         self.state.through[name] = offset
         self.changes.touched = True
+        return True
+
+    def _says_more(self, window: WindowSummarised) -> bool:
+        """Whether a window was derived from no less than before: a process that slept may publish an old state late."""
+        extents, name = self.state.extents, window.window.start.isoformat()
+        if window.derived_from.extent < extents.get(name, 0):
+            return False
+        extents[name] = window.derived_from.extent
+        for old in sorted(extents)[:-REMEMBERED_WINDOWS]:
+            del extents[old]
         return True
 
     def _is_new_example(self, placed: Placed) -> bool:
@@ -372,13 +386,13 @@ class ModelWatch:
         knowledge: Knowledge,
         now: datetime,
     ) -> bool:
-        """Take in one window of feature statistics; False for one that was taken in before.
+        """Take in one window of feature statistics; False for one that was taken in before, or newer than it.
 
         `reference` is the champion's; `readings` are the window's tests against its `basis`.
         """
         log, offset, window = placed
         self.follow(knowledge, now)
-        if not self._is_new(log, offset):
+        if not self._is_new(log, offset) or not self._says_more(window):
             return False
         self.changes.window = window
         drift, monitors = self.state.drift, knowledge.spec.monitors
