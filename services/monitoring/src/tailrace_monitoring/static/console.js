@@ -403,7 +403,7 @@ function drawGaps(table, { fairness }) {
   const { limits, comparisons } = fairness;
   const rate = $("gap-rate").value;
   const judged = limits.rates.includes(rate) && limits.alert;
-  const rules = [known(limits.max_difference) ? `at most ${percent(limits.max_difference, 0)} apart` : null, known(limits.min_ratio) ? `a ratio of at least ${limits.min_ratio}` : null].filter(Boolean);
+  const rules = [known(limits.max_difference) ? `at most ${+(100 * limits.max_difference).toFixed(1)} points apart` : null, known(limits.min_ratio) ? `a ratio of at least ${limits.min_ratio}` : null].filter(Boolean);
   const asked = judged && rules.length ? `The spec asks for ${rules.join(" and ")}.` : `The spec sets no limit for the ${RATE_WORDS[rate]}.`;
   const held = comparisons.length
     ? ` Each interval holds at ${percent(comparisons[0].confidence, 2)}, so that all that are judged hold together at ${percent(1 - limits.error_rate, 0)}.`
