@@ -14,6 +14,7 @@ from pytest import FixtureRequest  # noqa: PT013  # the type of the fixture belo
 from tailrace_contracts.events import (
     AlertRaised,
     ArmsCompared,
+    CategoricalSummary,
     Event,
     ExampleLabelled,
     Mute,
@@ -421,6 +422,76 @@ async def test_windows_after_a_reference_period_are_judged_against_it(world: Wor
         world.restarted()
     (alert,) = await world.events(AlertRaised)
     assert alert.since == FIRST_DAY + timedelta(days=90)
+
+
+def moving(consecutive_windows: int = 1) -> Knowledge:
+    """A model whose windows are measured against the first month."""
+    period = {"start": FIRST_DAY, "end": FIRST_DAY + timedelta(days=30)}
+    drift = {"reference": period, "threshold": 0.25, "consecutive_windows": consecutive_windows}
+    return knowledge(tide_spec(monitors={"window_days": 30, "drift": drift, "multivariate": None}))
+
+
+def at_month(month: int) -> LogRanges:
+    """The records of a month's window."""
+    return LogRanges.of(
+        LogRange(topic="predictions", partition=0, from_offset=month * 300, through_offset=month * 300 + 299)
+    )
+
+
+async def test_an_alert_about_windows_in_a_row_names_the_records_of_all_of_them(world: World) -> None:
+    """Whoever looks an alert up would find half of what it rests on."""
+    for month, mean in enumerate((0.0, 0.0, 2.0, 2.0, 2.0)):
+        await world.window(moving(3), month, month, mean, derived_from=at_month(month))
+        world.restarted()
+    (alert,) = await world.events(AlertRaised)
+    assert alert.since == FIRST_DAY + timedelta(days=60)
+    assert alert.derived_from == at_month(2) | at_month(3) | at_month(4)
+
+
+async def test_what_still_moves_when_its_mute_ends_is_heard_then(world: World) -> None:
+    """A drift that was muted for a week would never be heard of again."""
+    known, moment = moving(), world.clock.now()
+    mute = muting(subjects=("level",), since=moment, until=moment + timedelta(days=1))
+    known = replace(known, mutes=(mute,))
+    for month, mean in enumerate((0.0, 2.0, 2.0)):
+        await world.window(known, month, month, mean)
+        world.restarted()
+    assert [each.muted_by for each in await world.events(AlertRaised)] == ["ada"]
+    world.clock.advance(2 * 86400)
+    for month in (3, 4):
+        await world.window(known, month, month, 2.0)
+        world.restarted()
+    assert [each.muted_by for each in await world.events(AlertRaised)] == ["ada", ""]
+
+
+async def test_a_mute_of_one_column_leaves_the_others_to_be_heard(world: World) -> None:
+    """Two columns that move in one window would be muted together because one of them is."""
+    moment = world.clock.now()
+    mute = muting(subjects=("level",), since=moment, until=moment + timedelta(days=1))
+    known = replace(moving(), mutes=(mute,))
+    north = CategoricalSummary(count=300, counts={"north": 290, "south": 10})
+    south = CategoricalSummary(count=300, counts={"north": 10, "south": 290})
+    for month, (mean, quay) in enumerate(((0.0, north), (2.0, south))):
+        columns = {"level": window(month, mean).columns["level"], "quay": quay}
+        await world.window(known, month, month, mean, columns=columns)
+    heard, muted = await world.events(AlertRaised)
+    assert (heard.subject, heard.muted_by) == ("quay", "")
+    assert (muted.subject, muted.muted_by) == ("level", "ada")
+    assert "level" not in heard.message
+
+
+async def test_bad_values_say_since_when_they_come(world: World) -> None:
+    """A sensor that has been broken for a year would look broken since this month."""
+    known = knowledge(tide_spec())
+    bad = NumericalSummary(count=300, out_of_limits=3, mean=1.0, minimum=0.0, maximum=94.0)
+    fine = NumericalSummary(count=300, mean=1.0, minimum=0.0, maximum=2.0)
+    for month, level in enumerate((bad, bad, fine, bad)):
+        for closed in (False, True):
+            await world.window(known, 2 * month + closed, month, 0.0, columns={"level": level}, closed=closed)
+        world.restarted()
+    alerts = await world.events(AlertRaised)
+    assert [(each.since - FIRST_DAY).days for each in alerts] == [0, 0, 90]
+    assert "and in every window since 2020-01-01" in alerts[1].message
 
 
 async def test_a_single_value_out_of_limits_alerts_by_name(world: World) -> None:

@@ -212,9 +212,10 @@ _WORDS = {
 }
 
 
-def bad_values(stamp: Stamp, fault: Fault, window: WindowSummarised) -> AlertRaised:
-    """A column has values that it should not have."""
+def bad_values(stamp: Stamp, fault: Fault, window: WindowSummarised, since: datetime) -> AlertRaised:
+    """A column has values that it should not have; the first of the windows in a row that had them began `since`."""
     plural = fault.values != 1
+    earlier = f", and in every window since {_day(since)}" if since < window.window.start else ""
     return AlertRaised(
         alert_id=stamp.alert_id,
         model=stamp.model,
@@ -223,10 +224,10 @@ def bad_values(stamp: Stamp, fault: Fault, window: WindowSummarised) -> AlertRai
         statistic=f"{fault.what} values",
         value=float(fault.values) if fault.what == "out-of-limits" else fault.share,
         threshold=fault.threshold,
-        since=window.window.start,
+        since=since,
         message=(
             f"{fault.values:,} value{'s' * plural} of {fault.column} {'are' if plural else 'is'} {_WORDS[fault.what]} "
-            f"among {window.events:,} events since {_day(window.window.start)}"
+            f"among {window.events:,} events since {_day(window.window.start)}{earlier}"
         ),
         derived_from=window.derived_from,
         time=stamp.now,

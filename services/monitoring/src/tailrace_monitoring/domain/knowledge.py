@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from tailrace_contracts.events import AlertRaised, DeploymentChanged, Mute, VersionChanged
+from tailrace_contracts.events import AlertKind, AlertRaised, DeploymentChanged, Mute, VersionChanged
 from tailrace_contracts.spec import ModelSpec
 from tailrace_monitoring.domain.comparison import Trial
 
@@ -29,6 +30,10 @@ class Knowledge:
         """The mute that covers an alert when it is raised; of several the one that ends last."""
         covering = [mute for mute in self.mutes if mute.covers(alert.kind, alert.subject, alert.time)]
         return max(covering, key=lambda mute: mute.until, default=None)
+
+    def is_muted(self, kind: AlertKind, subject: str, moment: datetime) -> bool:
+        """Whether an alert of this kind about this subject would be muted."""
+        return any(mute.covers(kind, subject, moment) for mute in self.mutes)
 
     @property
     def champion(self) -> int | None:

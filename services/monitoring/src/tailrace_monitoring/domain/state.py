@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from tailrace_contracts.events import Event, ExampleLabelled, WindowSummarised
-from tailrace_contracts.ranges import Log
+from tailrace_contracts.ranges import Log, LogRanges
 from tailrace_contracts.spec import ConceptDriftMonitor
 from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.comparison import Comparison
@@ -40,6 +40,8 @@ class ModelState(BaseModel):
     comparisons: dict[int, Comparison] = {}
     scores: dict[str, Score] = {}
     breached: dict[str, datetime] = {}
+    hushed: list[str] = []
+    window_ranges: dict[datetime, LogRanges] = {}
     drift: DriftState = DriftState()
     rows: RowDrift = RowDrift()
     trust: Trust = Trust()

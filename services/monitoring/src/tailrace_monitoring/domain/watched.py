@@ -12,7 +12,7 @@ be published.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from tailrace_contracts.events import (
@@ -37,7 +37,7 @@ from tailrace_monitoring.domain.retraining import Cause, Pending, Situation
 from tailrace_monitoring.domain.scores import SERVED, Score
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Placed, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
-from tailrace_monitoring.domain.windows import Measured, Reading
+from tailrace_monitoring.domain.windows import QUALITY, Measured, Reading, faults_in
 from tailrace_monitoring.domain.yardsticks import Basis, columns_of
 from tailrace_runtime.highwater import HighWater
 
@@ -204,7 +204,7 @@ class ModelWatch:
         champion = knowledge.champion
         if champion != state.champion:
             state.champion, state.alarm_from, state.comparisons = champion, state.examples + 1, {}
-            state.breached = {}
+            state.breached = {key: since for key, since in state.breached.items() if key.startswith(QUALITY)}
             self._alarm = None
         candidates = knowledge.candidates if champion is not None else {}
         state.comparisons = {number: each for number, each in state.comparisons.items() if number in candidates}
@@ -403,12 +403,51 @@ class ModelWatch:
                 reference = drift.period if window.window.start >= monitors.drift.reference.end else {}
             measured = drift.judge(window, readings, monitors.drift)
             self.changes.distances.append(Distances(window, measured))
-            if moved := [each for each in measured if each.alert]:
+            self._remember(window, monitors.drift.consecutive_windows)
+            for moved in self._to_tell(measured, knowledge, now):
                 raised = alerts.feature_drift(self._stamp(now), moved, monitors, window)
-                self._raise(raised, knowledge, "feature-drift", self.trail.first_from(raised.since))
-        for fault in drift.faults(window, reference):
-            self._raise(alerts.bad_values(self._stamp(now), fault, window), knowledge, None, None)
+                self._raise_drift(raised, knowledge)
+        self._judge_quality(window, reference, knowledge, now)
+        self.ask_for_training(knowledge, now)
         return True
+
+    def _remember(self, window: WindowSummarised, windows: int) -> None:
+        """Keep the log ranges of the windows that an alert can be about, where it is about several."""
+        known = {**self.state.window_ranges, window.window.start: window.derived_from} if windows > 1 else {}
+        self.state.window_ranges = {start: known[start] for start in sorted(known)[-windows:]}
+
+    def _to_tell(self, measured: Sequence[Measured], knowledge: Knowledge, now: datetime) -> Iterator[list[Measured]]:
+        """What has moved: first what is to be heard, then what is muted. What still moves when its mute ends is heard then."""
+        hushed = set(self.state.hushed)
+        muted = {each.key for each in measured if knowledge.is_muted("feature-drift", each.column, now)}
+        heard_now = hushed - muted
+        moved = [each for each in measured if each.alert or (each.drifted and each.key in heard_now)]
+        on = {each.key for each in measured if each.drifted} & muted
+        off = {each.key for each in measured} - on
+        self.state.hushed = sorted((hushed | {each.key for each in moved if each.key in muted}) - off)
+        yield from filter(None, ([each for each in moved if (each.key in muted) == quiet] for quiet in (False, True)))
+
+    def _raise_drift(self, raised: AlertRaised, knowledge: Knowledge) -> None:
+        """An alert about windows, with the log ranges of all windows since it began."""
+        for start, ranges in self.state.window_ranges.items():
+            if start >= raised.since:
+                raised = raised.model_copy(update={"derived_from": raised.derived_from | ranges})
+        self._raise(raised, knowledge, "feature-drift", self.trail.first_from(raised.since))
+
+    def _judge_quality(
+        self, window: WindowSummarised, reference: Mapping[str, ColumnSummary], knowledge: Knowledge, now: datetime
+    ) -> None:
+        """Tell of bad values, once for a window, and since which of the windows in a row they come."""
+        breached, start = self.state.breached, window.window.start
+        for fault in self.state.drift.faults(window, reference):
+            since = breached[fault.key] = min(breached.get(fault.key, start), start)
+            self._raise(alerts.bad_values(self._stamp(now), fault, window, since), knowledge, None, None)
+        if window.closed:
+            still = {fault.key for fault in faults_in(window, reference)}
+            over = [key for key, since in breached.items() if key.startswith(QUALITY) and since <= start]
+            for key in over:
+                if key not in still:
+                    del breached[key]
 
     def judge_rows(self, window: WindowSummarised, told: Told, knowledge: Knowledge, now: datetime) -> None:
         """Take in how far a closed window's rows lie from the reference's, after its columns were judged."""
@@ -419,9 +458,8 @@ class ModelWatch:
         measured = Measured(TOGETHER, "AUC", told.auc, told.threshold, False, drifted, alert, since)  # noqa: FBT003
         self.changes.distances.append(Distances(window, [measured]))
         self.changes.touched = True
-        if alert:
-            raised = alerts.rows_drift(self._stamp(now), told, since, window)
-            self._raise(raised, knowledge, "feature-drift", self.trail.first_from(since))
+        for _ in self._to_tell([measured], knowledge, now):
+            self._raise_drift(alerts.rows_drift(self._stamp(now), told, since, window), knowledge)
 
     def estimate_window(
         self,

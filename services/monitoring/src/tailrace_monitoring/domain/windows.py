@@ -41,6 +41,9 @@ PERIOD_ROWS = 2_000
 NOT_JUDGED = frozenset({"latency_ms"})
 """Columns that are shown, and whose movement is no drift of the data."""
 
+QUALITY = "quality|"
+"""How the keys of faults begin."""
+
 Merge = Callable[[ColumnSummary, ColumnSummary], ColumnSummary]
 
 
@@ -71,6 +74,11 @@ class Measured(NamedTuple):
     alert: bool
     since: datetime
 
+    @property
+    def key(self) -> str:
+        """Which test it is."""
+        return f"{self.column}|{self.statistic}"
+
 
 class Fault(NamedTuple):
     """A column with bad values in a window: `values` of them, `share` of its events."""
@@ -80,6 +88,11 @@ class Fault(NamedTuple):
     values: int
     share: float
     threshold: float
+
+    @property
+    def key(self) -> str:
+        """Which fault it is, whatever the window."""
+        return f"{QUALITY}{self.column}|{self.what}"
 
 
 class DriftState(BaseModel):
