@@ -25,8 +25,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tailrace_monitoring.adapters.sklearn_learners import foretell
 from tailrace_statistics import estimation as e
 from tailrace_statistics.columns import NumericalFold
+from tailrace_statistics.direct_loss import Lessons, mean_loss, root
+from tailrace_statistics.multivariate import Table
 
 NANNYML = "nannyml==0.13.1"
 CHUNK = 5_000
@@ -151,9 +154,59 @@ def peer(task: str, columns: Columns) -> Result:
             str(source),
             str(answer),
         ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        quiet = os.environ | {"NML_DISABLE_USAGE_LOGGING": "1"}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=quiet)
         found = json.loads(answer.read_text(encoding="utf-8"))
     return Result(f"nannyml {found['version']}", found["figures"], found["cpu_seconds"])
+
+
+def numbers(moves: Sequence[float], reference: int, seed: int = 1) -> Columns:
+    """A regression that is worse the further `x2` lies from 0, and for each chunk how far its inputs have moved."""
+    chance = np.random.default_rng(seed)
+    moved = np.repeat(moves, CHUNK)
+    inputs = chance.normal(moved[:, None], 1.0, (len(moved), 4))
+    prediction = 2 * inputs[:, 0] + inputs[:, 1]
+    label = prediction + chance.normal(size=len(moved)) * (0.5 + np.abs(inputs[:, 2]))
+    columns: Columns = {f"x{place}": inputs[:, place] for place in range(4)}
+    phase = np.where(np.arange(len(moved)) < reference * CHUNK, "reference", "analysis")
+    return columns | {"prediction": prediction, "label": label, "phase": phase}
+
+
+def ours_of_numbers(columns: Columns, sampled: int = 500, learned: int = 2_000) -> Result:
+    """Our estimates from a sample of each chunk, learned on the newest labelled rows of the reference."""
+    chunks, reference = parts(columns)
+    began = time.process_time()
+    last = _rows(chunks[reference - 1])
+    lesson, losses = Table(last[0].values[-learned:], last[0].categorical), last[1][-learned:]
+    found: dict[str, dict[str, list[float]]] = {
+        name: {"value": [], "lower": [], "upper": []} for name in ("mae", "rmse")
+    }
+    for place, part in enumerate(chunks[reference:]):
+        chosen = np.random.default_rng(place).choice(CHUNK, sampled, replace=False)
+        rows = _rows(part)[0]
+        window = Table(rows.values[chosen], rows.categorical)
+        mae = mean_loss(0.0, 0, CHUNK, foretell(Lessons(lesson, losses), window))
+        rmse = root(mean_loss(0.0, 0, CHUNK, foretell(Lessons(lesson, losses**2), window)))
+        for name, estimated in (("mae", mae), ("rmse", rmse)):
+            for bound in ("value", "lower", "upper"):
+                found[name][bound].append(getattr(estimated, bound))
+    return Result("Tailrace, from 500 sampled rows", found, time.process_time() - began)
+
+
+def _rows(part: Columns) -> tuple[Table, Floats]:
+    names = [name for name in part if name.startswith("x")] + ["prediction"]
+    values = np.column_stack([part[name] for name in names])
+    return Table(values, np.zeros(len(names), dtype=np.bool_)), np.abs(part["label"] - part["prediction"])
+
+
+def realised_of_numbers(columns: Columns) -> dict[str, list[float]]:
+    """The exact figures of every chunk after the reference."""
+    chunks, reference = parts(columns)
+    losses = [_rows(part)[1] for part in chunks[reference:]]
+    return {
+        "mae": [float(each.mean()) for each in losses],
+        "rmse": [float(np.sqrt((each**2).mean())) for each in losses],
+    }
 
 
 def report(title: str, truth: Mapping[str, Sequence[float]], results: Sequence[Result]) -> None:
@@ -192,6 +245,9 @@ def main() -> None:
     for title, chosen in (("Inputs move", slice(0, 10)), ("The concept turns", slice(10, 16))):
         cut = [each._replace(figures=part_of(each.figures, chosen)) for each in results]
         report(title, part_of(realised(rows), chosen), cut)
+    rows = numbers([0.0] * 10 + [0.1 * step for step in range(1, 11)], reference=10)
+    results = [ours_of_numbers(rows), *(ask("regression", rows) for ask in peers)]
+    report("Regression, inputs move", realised_of_numbers(rows), results)
     print(f"\nload average {os.getloadavg()[0]:.1f}")
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import nannyml
+import nannyml  # type: ignore[import-not-found]  # not of this project: the peer's own environment has it
 import pandas as pd  # type: ignore[import-untyped]  # not of this project: it comes with nannyml
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from tailrace_statistics.direct_loss import Foretold, Lessons, judged
 from tailrace_statistics.multivariate import Apart, Table, apart, halves
 
 TREES = 60
 LEAVES = 12
 LEAST_LEAF = 15
+FOLDS = 5
 
 
 def tell_apart(one: Table, other: Table, seed: int) -> Apart:
@@ -42,3 +44,34 @@ def tell_apart(one: Table, other: Table, seed: int) -> Apart:
         classifier.fit(rows, names)
         scores = [classifier.decision_function(each) for each in (one.values[test_one], other.values[test_other])]
     return apart(scores[0], scores[1])
+
+
+def foretell(lessons: Lessons, window: Table) -> Foretold:
+    """The mean loss that a window's rows lead one to expect, learned from labelled rows in the order of time.
+
+    How far the answer may be off is seen on `FOLDS` stretches of time, each foretold by what was learned on the others.
+    """
+    folds = np.array_split(np.arange(len(lessons.losses)), FOLDS)
+    unseen = np.concatenate(
+        [_learned(lessons, np.concatenate([*folds[:place], *folds[place + 1 :]])).predict(lessons.rows.values[fold])
+         for place, fold in enumerate(folds)]
+    )  # fmt: skip
+    foretold = np.maximum(_learned(lessons, np.concatenate(folds)).predict(window.values), 0.0)
+    return judged(lessons.losses - unseen, folds, foretold)
+
+
+def _learned(lessons: Lessons, chosen: Any) -> Any:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
+
+    learner: Any = HistGradientBoostingRegressor(
+        max_iter=TREES,
+        max_leaf_nodes=LEAVES,
+        min_samples_leaf=2 * LEAST_LEAF,
+        categorical_features=lessons.rows.categorical,
+        early_stopping=False,
+        random_state=0,
+    )
+    with threadpool_limits(limits=1):
+        learner.fit(lessons.rows.values[chosen], lessons.losses[chosen])
+    return learner

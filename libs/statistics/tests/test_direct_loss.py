@@ -1,0 +1,47 @@
+"""The error of a regression foretold: combined with labels, exact with all of them, and as uncertain as it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tailrace_statistics.direct_loss import Foretold, judged, mean_loss, root
+
+
+def test_labels_take_the_place_of_what_was_foretold() -> None:
+    """A cohort with all its labels would still be shown a guess."""
+    foretold = Foretold(mean=2.0, scatter=1.0, common=0.01)
+    none, half, all_ = (mean_loss(3.0 * n, n, 100 - n, foretold) for n in (0, 50, 100))
+    assert (none.value, half.value, all_.value) == (2.0, 2.5, 3.0)
+    assert all_.lower == all_.value == all_.upper
+    assert none.upper - none.lower > half.upper - half.lower > 0
+
+
+def test_the_lower_end_is_never_below_what_the_labels_say_already() -> None:
+    """An interval would reach below errors that have been seen."""
+    found = mean_loss(500.0, 50, 50, Foretold(mean=0.1, scatter=100.0, common=4.0))
+    assert found.lower == 5.0
+    assert mean_loss(0.0, 0, 0, Foretold(1.0, 1.0, 1.0)).value == 0.0
+
+
+def test_stretches_that_were_foretold_badly_widen_the_interval() -> None:
+    """A learner that was right on average, and wrong in every month, would look sure."""
+    chance = np.random.default_rng(3)
+    folds = np.array_split(np.arange(1000), 5)
+    steady = chance.normal(size=1000)
+    wandering = steady + np.repeat([1.0, -1.0, 1.0, -1.0, 0.0], 200)
+    rows = np.full(400, 2.0)
+    assert judged(wandering, folds, rows).common > 100 * judged(steady, folds, rows).common
+
+
+@pytest.mark.parametrize("sampled", [100, 10_000])
+def test_a_small_sample_of_rows_is_a_source_of_error(sampled: int) -> None:
+    """The interval of a window would not know that only some of its rows were looked at."""
+    folds = np.array_split(np.arange(1000), 5)
+    foretold = np.tile([1.0, 3.0], sampled // 2)
+    assert judged(np.zeros(1000), folds, foretold).common == pytest.approx(1 / sampled)
+
+
+def test_the_root_of_a_mean_square_has_the_roots_of_its_ends() -> None:
+    """The RMSE would be given in the square of its unit."""
+    assert root(mean_loss(0.0, 0, 10, Foretold(4.0, 0.0, 0.0))) == (2.0, 2.0, 2.0)
