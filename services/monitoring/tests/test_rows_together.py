@@ -15,6 +15,7 @@ from tailrace_monitoring.adapters.river_detectors import detector
 from tailrace_monitoring.adapters.sklearn_learners import tell_apart
 from tailrace_monitoring.domain.multivariate import TOGETHER
 from tailrace_monitoring.domain.state import Tools
+from tailrace_monitoring.domain.yardsticks import budget_of, chance_together
 from tailrace_monitoring.handlers import Watchers, observe_window
 from tailrace_monitoring.testing import (
     FIRST_DAY,
@@ -92,7 +93,7 @@ class World:
         self.watchers = Watchers(
             FixedGazette({}),
             self.store,
-            FixedReferences({"8" * 64: columns}, reference),
+            FixedReferences({"8" * 64: columns}, {name: [row[name] for row in reference] for name in columns}),
             SilentMeter(),
             FixedClock(),
             tell_apart,
@@ -157,3 +158,12 @@ def test_the_same_rows_give_the_same_answer() -> None:
     features = spec().features
     one, other = table(rows(1, 300, 0.5), features), table(rows(2, 300, 0.4), features)
     assert tell_apart(one, other, 7) == tell_apart(one, other, 7)
+
+
+def test_all_tests_of_a_window_share_one_budget() -> None:
+    """The classifier's false alarms would come on top of those that the operator allows."""
+    described = spec(expected_false_alarms="1 per 100 days", window_days=1)
+    whole, rest = budget_of(described), budget_of(described, together=True)
+    assert rest.per_window + chance_together(described) == pytest.approx(whole.per_window)
+    assert chance_together(described) == pytest.approx(0.001)
+    assert budget_of(spec(multivariate=None), together=True) == budget_of(spec())

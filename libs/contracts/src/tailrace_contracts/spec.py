@@ -242,7 +242,7 @@ class DriftMonitor(_Part):
 class MultivariateMonitor(_Part):
     """A classifier on the row samples of window and reference, for drift that no single feature shows."""
 
-    chance: Share = Field(default=0.001, description="of a false alarm in a window")
+    share: Share = Field(default=0.1, description="of the model's expected false alarms; the rest is the single tests'")
     min_rows: int = Field(default=200, gt=20, description="smaller samples, of either side, are not judged")
 
 

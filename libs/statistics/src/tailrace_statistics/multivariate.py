@@ -36,15 +36,28 @@ class Table(NamedTuple):
 
 def table(rows: Rows, features: Sequence[Feature]) -> Table:
     """Rows of a spec's features, one column for each."""
-    values = np.full((len(rows), len(features)), np.nan)
-    for column, feature in enumerate(features):
-        places = (
-            {name: place for place, name in enumerate(feature.categories)}
-            if isinstance(feature, CategoricalFeature)
-            else None
-        )
-        values[:, column] = [_number(row.get(feature.name), places) for row in rows]
+    columns = {feature.name: [row.get(feature.name) for row in rows] for feature in features}
+    return table_of_columns(columns, features, len(rows))
+
+
+def table_of_columns(
+    columns: Mapping[str, Array | Sequence[FeatureValue]], features: Sequence[Feature], most: int
+) -> Table:
+    """The same from columns of one length: at most so many rows, evenly spread. A column that is not there is missing."""
+    length = max((len(values) for values in columns.values()), default=0)
+    kept = np.arange(length) if length <= most else np.linspace(0, length - 1, most).astype(int)
+    values = np.full((len(kept), len(features)), np.nan)
+    for place, feature in enumerate(features):
+        if feature.name in columns:
+            column = columns[feature.name]
+            values[:, place] = _numbers([column[row] for row in kept], feature)
     return Table(values, np.array([_is_categorical(feature) for feature in features], dtype=np.bool_))
+
+
+def _numbers(values: Sequence[FeatureValue], feature: Feature) -> list[float]:
+    words = feature.categories if isinstance(feature, CategoricalFeature) else None
+    places = None if words is None else {word: place for place, word in enumerate(words)}
+    return [_number(value, places) for value in values]
 
 
 def _is_categorical(feature: Feature) -> bool:

@@ -20,7 +20,7 @@ from tailrace_monitoring.domain.multivariate import TellApart, Told, comparable,
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import trail_length
 from tailrace_monitoring.domain.windows import Reading
-from tailrace_monitoring.domain.yardsticks import NO_BASIS, Basis, Yardsticks
+from tailrace_monitoring.domain.yardsticks import NO_BASIS, Basis, Yardsticks, chance_together
 from tailrace_monitoring.ports import Gazette, Meter, References, ReferenceUnusable, Sitting, WatchStore
 from tailrace_runtime.clock import Clock
 
@@ -66,11 +66,12 @@ async def let_time_pass(model: str, known: Knowledge, watchers: Watchers) -> boo
 async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowledge, watchers: Watchers) -> None:
     """One window of feature statistics."""
     now = watchers.clock.now()
-    told = await _told_apart(placed[2], known, watchers)
     async with watchers.store.sitting(placed[2].model, trail_length(known.spec)) as sitting:
         watch = sitting.watch
         trained_on = await _reference(sitting, placed[2], known, watchers)
-        readings = await _readings(watch.basis(placed[2], trained_on, known), placed[2], known, watchers)
+        basis = watch.basis(placed[2], trained_on, known)
+        readings = await _readings(basis, placed[2], known, watchers)
+        told = await _told_apart(basis, placed[2], known, watchers)
         if watch.observe_window(placed, trained_on.columns, readings, known, now) and placed[2].closed:
             await _estimate(sitting, placed, known, now)
             if told is not None:
@@ -92,18 +93,16 @@ async def _estimate(
     sitting.watch.estimate_window(placed, past, known, now)
 
 
-async def _told_apart(window: WindowSummarised, known: Knowledge, watchers: Watchers) -> Told | None:
-    """How far the window's rows lie from the reference's; computed in a thread, before the watch is locked."""
-    version, monitor = known.versions.get(known.champion or 0), known.spec.monitors.multivariate
-    if watchers.tell_apart is None or monitor is None or version is None or version.reference is None:
+async def _told_apart(
+    basis: Basis | None, window: WindowSummarised, known: Knowledge, watchers: Watchers
+) -> Told | None:
+    """How far the window's rows lie from the reference's, beside the event loop; None where that is not judged."""
+    if watchers.tell_apart is None or basis is None:
         return None
-    try:
-        reference = await watchers.references.rows(version.reference)
-    except ReferenceUnusable:
-        return None  # `_reference` says so
-    if not comparable(window, reference, monitor):
+    if not comparable(window, basis.rows, known.spec.monitors.multivariate):
         return None
-    return await asyncio.to_thread(tell, window, reference, known.spec, monitor.chance, watchers.tell_apart)
+    chance = chance_together(known.spec)
+    return await asyncio.to_thread(tell, window, basis.rows, known.spec, chance, watchers.tell_apart)
 
 
 async def _reference(sitting: Sitting, window: WindowSummarised, known: Knowledge, watchers: Watchers) -> Basis:

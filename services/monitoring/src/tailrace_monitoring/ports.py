@@ -14,7 +14,6 @@ from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Changes
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.yardsticks import Basis
-from tailrace_statistics.multivariate import Rows
 
 
 class Gazette(Protocol):
@@ -67,10 +66,6 @@ class References(Protocol):
 
     async def basis(self, claim: ClaimCheck) -> Basis:
         """The statistics of every column, and rows. Raises ReferenceUnusable, and RetryLater without the store."""
-        ...
-
-    async def rows(self, claim: ClaimCheck) -> Rows:
-        """The sample of rows. Raises the same."""
         ...
 
 

@@ -34,7 +34,7 @@ from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.yardsticks import Basis
 from tailrace_monitoring.ports import ReferenceUnusable
-from tailrace_statistics.multivariate import Rows
+from tailrace_statistics.calibration import Values
 
 
 class FixedGazette:
@@ -55,21 +55,19 @@ class FixedGazette:
 class FixedReferences:
     """References by digest; others are unusable."""
 
-    def __init__(self, known: Mapping[str, Mapping[str, ColumnSummary]] | None = None, rows: Rows = ()) -> None:
+    def __init__(
+        self,
+        known: Mapping[str, Mapping[str, ColumnSummary]] | None = None,
+        rows: Mapping[str, Values] | None = None,
+    ) -> None:
         self.known = dict(known or {})
-        self.sample = rows
+        self.rows = rows or {}
 
     async def basis(self, claim: ClaimCheck) -> Basis:
-        """The columns under this digest, without rows."""
+        """The columns under this digest, and the rows that it was given, whatever the digest."""
         if claim.sha256 not in self.known:
             raise ReferenceUnusable(f"nothing under {claim.key}")
-        return Basis(claim.sha256, self.known[claim.sha256], {})
-
-    async def rows(self, claim: ClaimCheck) -> Rows:
-        """The rows that it was given, whatever the digest."""
-        if claim.sha256 not in self.known:
-            raise ReferenceUnusable(f"nothing under {claim.key}")
-        return self.sample
+        return Basis(claim.sha256, self.known[claim.sha256], self.rows)
 
 
 class SilentMeter:

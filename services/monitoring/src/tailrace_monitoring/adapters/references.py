@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from tailrace_contracts.events import ClaimCheck
 from tailrace_monitoring.domain.yardsticks import Basis
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
 from tailrace_runtime.objects import ObjectStore
-from tailrace_statistics.multivariate import Rows
 from tailrace_statistics.reference import Reference, ReferenceInvalid
 
 KEPT = 32
-
-
-class _Kept(NamedTuple):
-    basis: Basis
-    sample: Rows
 
 
 class StoredReferences:
@@ -25,17 +17,10 @@ class StoredReferences:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Basis] = {}
 
     async def basis(self, claim: ClaimCheck) -> Basis:
         """The statistics of every column, and rows for calibration."""
-        return (await self._reference(claim)).basis
-
-    async def rows(self, claim: ClaimCheck) -> Rows:
-        """The sample of rows."""
-        return (await self._reference(claim)).sample
-
-    async def _reference(self, claim: ClaimCheck) -> _Kept:
         known = self._kept.get(claim.sha256)
         if known is None:
             known = await self._read(claim)
@@ -44,9 +29,9 @@ class StoredReferences:
                 del self._kept[next(iter(self._kept))]
         return known
 
-    async def _read(self, claim: ClaimCheck) -> _Kept:
+    async def _read(self, claim: ClaimCheck) -> Basis:
         try:
             reference = Reference.from_bytes(await self._objects.get_artefact(claim))
-            return _Kept(Basis(claim.sha256, reference.columns, reference.row_columns()), reference.sample)
+            return Basis(claim.sha256, reference.columns, reference.row_columns())
         except (ArtefactCorrupt, ObjectMissing, ReferenceInvalid) as error:
             raise ReferenceUnusable(str(error)) from error

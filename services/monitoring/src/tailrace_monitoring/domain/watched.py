@@ -452,7 +452,7 @@ class ModelWatch:
     def judge_rows(self, window: WindowSummarised, told: Told, knowledge: Knowledge, now: datetime) -> None:
         """Take in how far a closed window's rows lie from the reference's, after its columns were judged."""
         rows, shown = self.state.rows, bool(self.state.drift.streaks)
-        alert = rows.judge(window, told, self.basis_name(knowledge), shown=shown)
+        alert = rows.judge(window.window.start, told, self.basis_name(knowledge), shown=shown)
         since = rows.since or window.window.start
         drifted = told.auc > told.threshold
         measured = Measured(TOGETHER, "AUC", told.auc, told.threshold, False, drifted, alert, since)  # noqa: FBT003

@@ -17,6 +17,7 @@ import numpy as np
 
 from tailrace_contracts.events import ColumnSummary, NumericalSummary, SampledRow, WindowSummarised
 from tailrace_contracts.spec import DriftMonitor, ModelSpec
+from tailrace_monitoring.domain.multivariate import comparable
 from tailrace_monitoring.domain.windows import NOT_JUDGED, Reading
 from tailrace_statistics.calibration import Budget, Values, Yardstick, independent_rows
 from tailrace_statistics.distances import chosen
@@ -79,7 +80,8 @@ class Yardsticks:
                     probe: monitor.threshold for probe in measured if probe.statistic not in {"missing", "unseen"}
                 }
             else:
-                limits = yardstick.limits(window.events, budget_of(spec), monitor.min_examples)
+                together = comparable(window, basis.rows, spec.monitors.multivariate)
+                limits = yardstick.limits(window.events, budget_of(spec, together=together), monitor.min_examples)
         return [
             Reading(str(probe), _words(probe.statistic), value, limits[probe], bool(probe.attribute))
             for probe, value in measured.items()
@@ -108,8 +110,20 @@ def _words(statistic: str) -> str:
     return f"{statistic} share" if statistic in {"missing", "unseen"} else statistic
 
 
-def budget_of(spec: ModelSpec) -> Budget:
-    """The spec's false alarms, in windows. A budget of less than one window in 20 is counted over as many windows."""
+def budget_of(spec: ModelSpec, *, together: bool = False) -> Budget:
+    """The spec's false alarms, in windows. A budget of less than one window in 20 is counted over as many windows.
+
+    `together`: less the share of the test of all features together, where a window is tested so.
+    """
     alerts, days = spec.monitors.false_alarms
-    monitor = spec.monitors.drift
-    return Budget(alerts, days / spec.monitors.window_days, monitor.consecutive_windows if monitor else 1)
+    monitor, rows = spec.monitors.drift, spec.monitors.multivariate
+    budget = Budget(alerts, days / spec.monitors.window_days, monitor.consecutive_windows if monitor else 1)
+    if rows is None or not together:
+        return budget
+    return budget._replace(alerts=budget.per_window * (1 - rows.share) * budget.windows)
+
+
+def chance_together(spec: ModelSpec) -> float:
+    """The chance of a false alarm on all features together that a window may have."""
+    rows = spec.monitors.multivariate
+    return budget_of(spec).per_window * (rows.share if rows else 0.0)
