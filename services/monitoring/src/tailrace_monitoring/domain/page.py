@@ -169,11 +169,16 @@ def _window(rows: list[Row]) -> Row | None:
 
 
 def _columns(spec: Row, parts: dict[str, list[Row]]) -> list[Row]:
-    """Every column's newest statistics, and its distances so far, in the order of the spec."""
+    """Every column's newest statistics, and its distances so far, in the order of the spec.
+
+    What is measured only where it moves (a column within a group) is left out once it moves no longer.
+    """
     window = parts["window"][0]["columns"] if parts["window"] else {}
     history: dict[str, list[Row]] = {}
     for each in parts["distances"]:
         history.setdefault(each["name"], []).append(each)
+    newest = max((each["window_start"] for each in parts["distances"]), default=None)
+    present = {name for name, measured in history.items() if measured[-1]["window_start"] == newest}
     names = [feature["name"] for feature in spec["features"]]
     others = sorted((window.keys() | history.keys()) - set(names))
     return [
@@ -183,11 +188,11 @@ def _columns(spec: Row, parts: dict[str, list[Row]]) -> list[Row]:
             "distance": history[name][-1]["distance"] if name in history else None,
             "threshold": history[name][-1]["threshold"] if name in history else None,
             "statistic": history[name][-1]["statistic"] if name in history else None,
-            "drifted": bool(name in history and history[name][-1]["drifted"]),
-            "history": [[each["window_start"], each["distance"]] for each in history.get(name, [])],
+            "drifted": name in present and history[name][-1]["drifted"],
+            "history": [[each["window_start"], each["distance"], each["threshold"]] for each in history.get(name, [])],
         }
         for name in [*names, *others]
-        if name in window or name in history
+        if name in window or name in present
     ]
 
 

@@ -290,14 +290,15 @@ function drawColumns(table, columns) {
       element("th", { scope: "row" }, column.name),
       cell(over),
       number(decimal(column.distance)),
+      cell(column.statistic ? element("small", {}, column.statistic) : null),
       number(known(column.threshold) ? String(+column.threshold.toPrecision(3)) : "–"),
       cell(known(ratio) ? meter(ratio / 2, ratio > 1 ? "over" : "", `${ratio.toFixed(2)} ×`) : element("span", { class: "none" }, "–")),
-      cell(spark(column.history, column.threshold)),
+      cell(spark(column.history.map(([start, distance, threshold]) => [start, threshold ? distance / threshold : 0]), 1)),
     );
   };
   const far = (column) => (known(column.distance) && column.threshold ? column.distance / column.threshold : -1);
   const listed = columns.filter((column) => column.name !== "latency_ms");
-  rows(table, [...listed].sort((a, b) => far(b) - far(a)), row, 6, "No window of statistics yet.");
+  rows(table, [...listed].sort((a, b) => far(b) - far(a)), row, 7, "No window of statistics yet.");
 }
 
 const partOf = (value, whole) => (whole ? value / whole : null);
@@ -591,7 +592,7 @@ function show(page) {
   part("trainings", model.trainings, drawTrainings);
   const window = model.window;
   part("window", Boolean(window), (place) => {
-    place.textContent = window ? "Distances of the newest closed window, those nearest to their threshold first; the history is of the last 24." : "";
+    place.textContent = window ? "Distances of the newest closed window, those nearest to their threshold first; the history is of the last 24, against the threshold of each." : "";
   });
   part("quality-hint", window && pick(window, ["start", "end", "events", "closed"]), (place) => {
     place.textContent = window ? `${window.closed ? "Closed" : "Open"} window ${day(window.start)} to ${day(window.end)}, ${count(window.events)} events.` : "";
