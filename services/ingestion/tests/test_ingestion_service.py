@@ -216,6 +216,42 @@ async def test_the_gateway_publishes_to_the_broker(deployment: Deployment, runni
     assert {record.key for record in await deployment.records("prediction-events")} == {b"p0", b"p1", b"p2"}
 
 
+LABEL = b'{"prediction_id":"p1","model":"rain","time":"2024-01-09T00:00:00Z","label":1}'
+HEAD = b"POST /v1/labels HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+RUDE = {
+    "a body that never ends": (HEAD + b"content-length: 400\r\n\r\n" + LABEL, b"408"),
+    "chunks that never end": (HEAD + b"transfer-encoding: chunked\r\n\r\n4\r\n    \r\n", b"408"),
+    "a body longer than announced": (HEAD + b"content-length: 5\r\n\r\n" + LABEL, b"4"),
+    "an announced body over the limit": (HEAD + b"content-length: 99999999\r\n\r\n", b"413"),
+    "chunks over the limit": (
+        HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"400\r\n" + b" " * 1024 + b"\r\n" + b"400\r\n" + b" " * 1024,
+        b"413",
+    ),
+    "no length at all": (HEAD + b"content-length: many\r\n\r\n", b"400"),
+    "both ways of saying the length": (
+        HEAD + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"4",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUDE)
+async def test_a_rude_client_gets_an_answer_and_no_more(running: Running, case: str) -> None:
+    """Clients that lie about their bodies, or never finish them, could hold connections and memory for ever."""
+    sent, status = RUDE[case]
+    async with running("gateway", body_seconds=0.3, max_body_bytes=1500) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(sent)
+        async with asyncio.timeout(20):
+            answer = await reader.readuntil(b"\r\n")
+        writer.close()
+        assert answer.split(b" ")[1].startswith(status)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:
+            good = await client.post("/v1/labels", content=LABEL)
+        assert good.status_code == 202
+        assert service.health.readiness()[0]
+
+
 async def test_without_the_gateway_role_there_is_no_gateway(running: Running) -> None:
     """A process that was meant for background work only would take events in."""
     async with running("validate") as service, httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:

@@ -19,13 +19,18 @@ STRUCTURED = b"application/cloudevents+json"
 
 def headers(event: Event, *, event_id: str, source: str, now: datetime) -> Headers:
     """The headers of an event in binary mode. `source` names the writer, such as `/ingestion/validate`."""
+    return attributes(event.type, event_id=event_id, source=source, now=now)
+
+
+def attributes(event_type: str, *, event_id: str, source: str, now: datetime) -> Headers:
+    """The same for an event of which only the type is at hand; every event's content is JSON."""
     return (
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
-        ("ce_type", f"{TYPE_PREFIX}{event.type}".encode()),
+        ("ce_type", f"{TYPE_PREFIX}{event_type}".encode()),
         ("ce_source", source.encode()),
         ("ce_time", utc(now).encode()),
-        ("content-type", event.content_type.encode()),
+        ("content-type", Event.content_type.encode()),
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from tailrace_ingestion.adapters.faust_role import FaustAggregation
+from tailrace_ingestion.adapters.grouped import GroupedPublisher
 from tailrace_ingestion.adapters.parquet import merge
 from tailrace_ingestion.adapters.rocksdb import RocksStores
 from tailrace_ingestion.adapters.specs import FollowedSpecs, compiled
@@ -65,7 +66,7 @@ def create_service(paths: Paths, routes: Routes, settings: IngestionSettings | N
     roles: dict[str, Role] = {"gateway": BackgroundRole("gateway", _until_stopped)}
     roles |= {name: getattr(build, name)(topics) for name, topics in routes.items()}
     has_gateway = not settings.roles or "gateway" in settings.roles
-    api = create_api(producer, settings, paths) if has_gateway else None
+    api = create_api(GroupedPublisher(producer), settings, paths) if has_gateway else None
     return Service(SERVICE, settings, roles, api, [specs], producer=producer, metrics=metrics)
 
 

@@ -1,154 +1,208 @@
 """The role `gateway`: predictions and labels over HTTP, for producers who do not speak Kafka.
 
-A request is one event or `{"events": [...]}`. It is taken whole or not at all: 202 with the count once the broker has
-acknowledged every event. The shape of each event is checked here, so that a producer hears of a mistake at once; what a
-model's spec says about it is `validate`'s business, and its refusals stand in the dead letters.
+A request is one event, `{"events": [...]}`, or CloudEvents in structured mode. It is answered with 202 and the count once
+the broker has acknowledged every event. The shape of each event is checked here, so that a producer hears of a mistake at
+once; what a model's spec says about it is `validate`'s business, and its refusals stand in the dead letters. When some
+events are not valid, none is taken (422); with `?partial=true` the valid ones are, and the answer is 207 with the others.
 
-There are these two routes and nothing else. Every error is `{"error": "one sentence"}`: 413 for a body over the limit
-(it is not read to its end), 415 for another media type, 422 with a list of the events that are wrong, 503 with
-Retry-After when the broker does not answer or too many events wait for it already.
+There are these two routes and nothing else. Every error is `{"error": "one sentence"}`: 408 for a body that does not come
+to its end in time, 413 for one over the limit (it is not read to its end), 415 for another media type or a compressed
+body, 422 with a list of the events that are wrong; 429 when this client, or all together, wait for too much already; 503
+when the broker does not answer. The last two have Retry-After.
+
+In memory are at most `max_buffered_bytes` of bodies that are being read or published, what is parsed of them, and
+`max_pending_events` events on their way to the broker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, Protocol
 
-import pydantic_core
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from tailrace_contracts.cloudevents import attributes
 from tailrace_contracts.events import LabelGiven, PredictionMade
+from tailrace_ingestion.domain.intake import JSON, KINDS, LABEL, PREDICTION, BodyRefused, Intake, Kind, Taken, parse
 from tailrace_ingestion.settings import IngestionSettings
 from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
-from tailrace_runtime.producer import Publisher
-from tailrace_runtime.records import Outgoing, outgoing
+from tailrace_runtime.ids import new_id
+from tailrace_runtime.records import SOURCE, Outgoing
+from tailrace_runtime.tracing import trace_headers
 
 PublicEvent = type[PredictionMade] | type[LabelGiven]
-_JSON = ("application/json", "application/cloudevents+json")
+_KINDS: Mapping[PublicEvent, Kind] = {PredictionMade: PREDICTION, LabelGiven: LABEL}
+_CLOSE = {"connection": "close"}
+_AWAY_SECONDS = 5
+
+
+class Safe(Protocol):
+    """Whatever publishes records and returns once they are safe."""
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Publish all of them. Raises DeliveryFailed and DeliveryRefused."""
+        ...
 
 
 class Gateway:
-    """Takes requests in and publishes their events."""
+    """Takes requests in and publishes their events; counts what waits, by client and in all."""
 
-    def __init__(self, publisher: Publisher, settings: IngestionSettings) -> None:
+    def __init__(self, publisher: Safe, settings: IngestionSettings) -> None:
         self._publisher = publisher
         self._settings = settings
-        self._pending = 0
+        self.buffered_bytes = 0
+        self._pending: Counter[str] = Counter()
+        self._broker_away = False
 
-    async def take(self, request: Request, event: PublicEvent, topic: str) -> JSONResponse:
+    @property
+    def pending(self) -> int:
+        """Events that wait for the broker."""
+        return sum(self._pending.values())
+
+    async def take(self, request: Request, kind: Kind, topic: str) -> JSONResponse:
         """One request, from its body to its answer."""
-        records = self._parsed(await self._body(request), event, topic)
-        if self._pending + len(records) > self._settings.max_pending_events:
-            _later(f"{self._pending} events wait for the broker already; send this request again")
-        self._pending += len(records)
+        partial = _wants_part(request)
+        media_type = _media_type(request)
+        body = bytearray()
         try:
-            async with asyncio.timeout(self._settings.acknowledge_seconds):
-                await self._publisher.send_all(records)
-        except (TimeoutError, DeliveryFailed):
-            _later("the broker did not acknowledge in time; send this request again (repeated ids do no harm)")
-        except DeliveryRefused as error:
-            raise HTTPException(413, str(error)) from error
+            await self._read(request, body)
+            intake = parse(bytes(body), media_type, kind, self._settings.max_events)
+            if intake.errors and not (partial and intake.taken):
+                raise InvalidEvents(intake)
+            with self._waiting(request.client.host if request.client else "", len(intake.taken)):
+                await self._publish([_record(each, kind, topic) for each in intake.taken])
+        except BodyRefused as error:
+            raise HTTPException(413 if error.too_many else 422, str(error)) from None
         finally:
-            self._pending -= len(records)
-        return JSONResponse({"accepted": len(records)}, status_code=202)
+            self.buffered_bytes -= len(body)
+        return _answer(intake)
 
-    async def _body(self, request: Request) -> bytes:
-        """The body, unless it is of another kind or too large; that is told as soon as it is known."""
-        kind = request.headers.get("content-type", _JSON[0]).partition(";")[0].strip().lower()
-        if kind not in _JSON:
-            raise HTTPException(415, f"content-type is {kind}, expected {_JSON[0]}")
-        limit, body = self._settings.max_body_bytes, bytearray()
+    async def _read(self, request: Request, body: bytearray) -> None:
+        """The body, unless it is too large, too slow, or too much at a time; that is told as soon as it is known."""
+        limit = self._settings.max_body_bytes
         announced = request.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             _too_large(limit)
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                _too_large(limit)
-        return bytes(body)
+        try:
+            async with asyncio.timeout(self._settings.body_seconds):
+                async for chunk in request.stream():
+                    self.buffered_bytes += len(chunk)
+                    body += chunk
+                    if len(body) > limit:
+                        _too_large(limit)
+                    if self.buffered_bytes > self._settings.max_buffered_bytes:
+                        _busy("the gateway holds as many bytes of other requests as it may")
+        except TimeoutError:
+            seconds = self._settings.body_seconds
+            raise HTTPException(408, f"the body did not come to its end within {seconds:g} s", _CLOSE) from None
+        except ClientDisconnect:
+            raise HTTPException(400, "the client went away before the end of its body") from None
 
-    def _parsed(self, body: bytes, event: PublicEvent, topic: str) -> list[Outgoing]:
-        documents = _documents(body, self._settings.max_events)
-        records: list[Outgoing] = []
-        errors: list[dict[str, Any]] = []
-        for index, document in enumerate(documents):
-            try:
-                found = event.model_validate(document)
-            except ValidationError as error:
-                errors.append({"index": index, **_problem(error)})
-            else:
-                records.append(outgoing(found, topic, found.prediction_id))
-        if errors:
-            raise InvalidEvents(len(documents), errors)
-        return records
+    @contextmanager
+    def _waiting(self, client: str, events: int) -> Iterator[None]:
+        """So many more events wait for the broker, if they may."""
+        settings, others = self._settings, self.pending
+        if others and others + events > settings.max_pending_events:
+            if self._broker_away:
+                _away()
+            _busy(f"{others} events wait for the broker already")
+        mine = self._pending[client]
+        if mine and mine + events > settings.max_pending_events_per_client:
+            _busy(f"{mine} events of this client wait for the broker already")
+        self._pending[client] += events
+        try:
+            yield
+        finally:
+            self._pending[client] -= events
+            if self._pending[client] <= 0:
+                del self._pending[client]
+
+    async def _publish(self, records: Sequence[Outgoing]) -> None:
+        try:
+            async with asyncio.timeout(self._settings.acknowledge_seconds):
+                await self._publisher.publish(records)
+        except (TimeoutError, DeliveryFailed):
+            self._broker_away = True
+            _away()
+        except DeliveryRefused as error:
+            raise HTTPException(413, str(error)) from error
+        self._broker_away = False
 
 
 class InvalidEvents(Exception):  # noqa: N818  # it says what was found
     """Some events of a request are not valid; none was taken."""
 
-    def __init__(self, events: int, errors: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(f"{len(errors)} of {events} events are not valid, so none was accepted; see errors")
-        self.errors = list(errors)
+    def __init__(self, intake: Intake) -> None:
+        super().__init__(
+            f"{len(intake.errors)} of {intake.events} events are not valid, so none was accepted; see errors"
+        )
+        self.errors = intake.errors
 
 
-def create_api(
-    publisher: Publisher, settings: IngestionSettings, routes: Mapping[str, tuple[PublicEvent, str]]
-) -> FastAPI:
+def create_api(publisher: Safe, settings: IngestionSettings, routes: Mapping[str, tuple[PublicEvent, str]]) -> FastAPI:
     """The application: for each path, the event that it takes and the topic that it goes to."""
     app = FastAPI(title="Tailrace ingestion", version="1", docs_url=None, redoc_url=None, openapi_url=None)
-    gateway = Gateway(publisher, settings)
+    app.state.gateway = gateway = Gateway(publisher, settings)
     for path, (event, topic) in routes.items():
-        app.add_api_route(path, _route(gateway, event, topic), methods=["POST"], status_code=202)
+        app.add_route(path, _route(gateway, _KINDS[event], topic), methods=["POST"])
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(InvalidEvents, _invalid)
     return app
 
 
-def _route(gateway: Gateway, event: PublicEvent, topic: str) -> Any:
+def _route(gateway: Gateway, kind: Kind, topic: str) -> Callable[[Request], Any]:
     async def take(request: Request) -> JSONResponse:
-        return await gateway.take(request, event, topic)
+        return await gateway.take(request, kind, topic)
 
     return take
 
 
-def _documents(body: bytes, max_events: int) -> list[Any]:
-    """The events of a body, as parsed JSON."""
-    try:
-        document = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise HTTPException(422, f"the body is not JSON ({error}); NaN and Infinity are not JSON either") from None
-    events = document.get("events", [document]) if isinstance(document, dict) else None
-    if not isinstance(events, list):
-        raise HTTPException(422, 'the body is neither an event nor {"events": [...]}, expected one of them')
-    if not events:
-        raise HTTPException(422, "events is empty, expected at least one event")
-    if len(events) > max_events:
-        raise HTTPException(
-            413, f"the request has {len(events)} events, expected at most {max_events}; send it in parts"
-        )
-    return events
+def _media_type(request: Request) -> str:
+    found = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if found not in KINDS:
+        raise HTTPException(415, f"content-type is {found}, expected {JSON}", _CLOSE)
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise HTTPException(415, f"content-encoding is {coding}, expected a body that is not compressed", _CLOSE)
+    return found
 
 
-def _problem(error: ValidationError) -> dict[str, str]:
-    """The first thing that is wrong with an event: the field and a sentence."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "event"
-    what = first["msg"][:1].lower() + first["msg"][1:]
-    shown = repr(first["input"])
-    found = "" if first["type"] == "missing" else f", found {shown if len(shown) <= 80 else shown[:80] + '…'}"
-    return {"field": field, "error": f"{field}: {what}{found}"}
+def _wants_part(request: Request) -> bool:
+    found = request.query_params.get("partial", "false").lower()
+    if found not in {"true", "false"}:
+        raise HTTPException(422, f"partial is {found!r}, expected true or false", _CLOSE)
+    return found == "true"
 
 
-def _too_large(limit: int) -> None:
-    raise HTTPException(413, f"the body is over the limit of {limit} bytes; send the events in parts")
+def _record(event: Taken, kind: Kind, topic: str) -> Outgoing:
+    headers = attributes(kind.contract.type_name(), event_id=new_id(), source=SOURCE.get(), now=event.time)
+    return Outgoing(topic, event.value, event.key.encode(), headers=(*headers, *trace_headers()))
 
 
-def _later(sentence: str) -> None:
-    raise HTTPException(503, sentence, headers={"retry-after": "1"})
+def _answer(intake: Intake) -> JSONResponse:
+    accepted = {"accepted": len(intake.taken)}
+    if not intake.errors:
+        return JSONResponse(accepted, 202)
+    return JSONResponse(accepted | {"refused": len(intake.errors), "errors": intake.errors}, 207)
+
+
+def _too_large(limit: int) -> NoReturn:
+    raise HTTPException(413, f"the body is over the limit of {limit} bytes; send the events in parts", _CLOSE)
+
+
+def _busy(sentence: str) -> NoReturn:
+    raise HTTPException(429, f"{sentence}; send this request again", {"retry-after": "1"})
+
+
+def _away() -> NoReturn:
+    sentence = "the broker did not acknowledge in time; send this request again (repeated ids do no harm)"
+    raise HTTPException(503, sentence, {"retry-after": str(_AWAY_SECONDS)})
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
