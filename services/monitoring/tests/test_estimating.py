@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tailrace_contracts.events import (
     AlertRaised,
-    ArmOutput,
     Event,
     ExampleLabelled,
     PerformanceEstimated,
     PerformanceMeasured,
-    Slice,
     SpecApplied,
-    WindowSpan,
     WindowSummarised,
     decode,
 )
-from tailrace_contracts.ranges import Log, LogRange, LogRanges
+from tailrace_contracts.ranges import Log, LogRange
 from tailrace_monitoring.adapters.postgres_page import PostgresNotebook, PostgresPage
 from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
 from tailrace_monitoring.adapters.river_detectors import detector
-from tailrace_monitoring.domain.cohorts import window_of as cohort_of
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Placed, Tools
 from tailrace_monitoring.handlers import Watchers, observe_examples, observe_window
 from tailrace_monitoring.main import TOPICS_OUT
 from tailrace_monitoring.testing import (
-    FIRST_DAY,
+    ANSWERS,
     MODEL,
     NOW,
     FixedGazette,
@@ -42,18 +36,18 @@ from tailrace_monitoring.testing import (
     SilentMeter,
     deployment,
     knowledge,
-    labelled,
+    month,
+    month_of,
     tide_spec,
     version,
+    window_of_answers,
 )
 from tailrace_runtime.database import Database
 from tailrace_runtime.testing import FixedClock
-from tailrace_statistics.columns import NumericalFold, merge
+from tailrace_statistics.columns import merge
 
 LOG = Log("labelled-examples", 2)
 WINDOWS = Log("feature-statistics", 0)
-MONTH = timedelta(days=30)
-SIZE = 200
 
 
 class World:
@@ -122,50 +116,9 @@ def watched(**estimation: Any) -> Knowledge:
     return knowledge(tide_spec(monitors=monitors), deployment(1, 1), (version(1, "champion"),))
 
 
-def month(number: int, *, sure: float = 2.0, worth: float = 1.0) -> list[ExampleLabelled]:
-    """A month's examples of version 1. `sure`: how far from one half it answers; `worth`: whether it is right."""
-    chance = np.random.default_rng(number)
-    start = cohort_of(FIRST_DAY + MONTH, 30).start + number * MONTH
-    examples = []
-    for n in range(SIZE):
-        inputs = sure * chance.normal()
-        probability = float(1 / (1 + np.exp(-inputs)))
-        label = int(chance.random() < 1 / (1 + np.exp(-worth * inputs)))
-        output = ArmOutput(arm="champion", version=1, prediction=int(probability >= 0.5), probability=probability)
-        moment = start + timedelta(days=1 + 25 * n / SIZE)
-        name = f"m{number}-{n}"
-        examples.append(labelled(n, label, output, prediction_id=name, time=moment, label_time=moment))
-    return examples
-
-
-def window_of(examples: list[ExampleLabelled], *, closed: bool = True) -> WindowSummarised:
-    """The window in which these predictions were made, as ingestion would summarise it."""
-    start = _start(examples)
-    columns = {}
-    for name, selected in (("probability_if_negative", 0), ("probability_if_positive", 1)):
-        fold = NumericalFold()
-        outputs = [each.served for each in examples if each.served is not None]
-        fold.fold([each.probability or 0.0 for each in outputs if each.prediction == selected])
-        columns[name] = fold.summary()
-    return WindowSummarised(
-        model=MODEL,
-        spec_revision=1,
-        window=WindowSpan(start=start, end=start + MONTH),
-        events=len(examples),
-        columns={},
-        slices=(Slice(arm="champion", version=1, events=len(examples), columns=columns),),
-        closed=closed,
-        derived_from=LogRanges(),
-    )
-
-
-def _start(examples: list[ExampleLabelled]) -> datetime:
-    return cohort_of(examples[0].time, 30).start
-
-
 async def of_month(world: World, number: int) -> list[PerformanceEstimated]:
     """The estimates of a month's cohort, in order."""
-    start = _start(month(number))
+    start = month_of(number)
     return [each for each in await world.events(PerformanceEstimated) if each.cohort.start == start]
 
 
@@ -173,7 +126,7 @@ async def lived(world: World, known: Knowledge, months: range, **kind: float) ->
     """Months pass: the window closes, then its labels come."""
     for number in months:
         examples = month(number, **kind)
-        await world.close(known, window_of(examples))
+        await world.close(known, window_of_answers(number, examples))
         await world.label(known, examples)
 
 
@@ -182,11 +135,11 @@ async def test_an_estimate_comes_before_labels_and_is_corrected_by_them(world: W
     known = watched()
     await lived(world, known, range(3))
     examples = month(3)
-    await world.close(known, window_of(examples))
+    await world.close(known, window_of_answers(3, examples))
     (first,) = await of_month(world, 3)
-    assert (first.events, first.labelled, first.arm, first.version) == (SIZE, 0, "champion", 1)
+    assert (first.events, first.labelled, first.arm, first.version) == (ANSWERS, 0, "champion", 1)
     assert first.estimates["accuracy"].realised is None
-    assert first.learned_on == 3 * SIZE
+    assert first.learned_on == 3 * ANSWERS
     assert LogRange(topic="labelled-examples", partition=2, from_offset=0, through_offset=599) in tuple(
         first.derived_from
     )
@@ -194,12 +147,12 @@ async def test_an_estimate_comes_before_labels_and_is_corrected_by_them(world: W
         first.derived_from
     )
     world.restarted()
-    await world.label(known, examples[: SIZE // 2])
+    await world.label(known, examples[: ANSWERS // 2])
     world.restarted()
-    await world.label(known, examples[SIZE // 2 :])
+    await world.label(known, examples[ANSWERS // 2 :])
     _, half, whole = await of_month(world, 3)
     measured = [each for each in await world.events(PerformanceMeasured) if each.cohort == first.cohort][-1]
-    assert half.labelled == SIZE // 2
+    assert half.labelled == ANSWERS // 2
     widths = [each.estimates["accuracy"].upper - each.estimates["accuracy"].lower for each in (first, half, whole)]
     assert widths[0] > widths[1] > widths[2] == 0
     assert whole.estimates["accuracy"].value == whole.estimates["accuracy"].realised == measured.accuracy
@@ -216,8 +169,8 @@ async def test_a_corrected_label_corrects_the_estimate(world: World) -> None:
     turned = wrong.model_copy(update={"label": 1 - wrong.label, "label_revision": 1, "replaces": wrong.label})
     await world.label(known, [turned])
     corrected = (await of_month(world, 3))[-1]
-    step = 1 / SIZE if wrong.served and wrong.served.prediction != wrong.label else -1 / SIZE
-    assert corrected.labelled == last.labelled == SIZE
+    step = 1 / ANSWERS if wrong.served and wrong.served.prediction != wrong.label else -1 / ANSWERS
+    assert corrected.labelled == last.labelled == ANSWERS
     assert corrected.estimates["accuracy"].value == pytest.approx(last.estimates["accuracy"].value + step)
 
 
@@ -225,7 +178,7 @@ async def test_the_same_window_again_changes_nothing(world: World) -> None:
     """After a crash a cohort would be estimated, and alerted, twice."""
     known = watched()
     await lived(world, known, range(3))
-    window = window_of(month(3))
+    window = window_of_answers(3, month(3))
     await world.close(known, window)
     before = await world.events(Event)
     world.restarted()
@@ -238,7 +191,7 @@ async def test_inputs_that_become_hard_alert_before_any_label(world: World) -> N
     known = watched()
     await lived(world, known, range(3))
     assert not [each for each in await world.events(AlertRaised) if each.statistic.startswith("estimated")]
-    await world.close(known, window_of(month(3, sure=0.3)))
+    await world.close(known, window_of_answers(3, month(3, sure=0.3)))
     (alert,) = [each for each in await world.events(AlertRaised) if each.statistic.startswith("estimated")]
     assert (alert.kind, alert.threshold, alert.led_to) == ("performance", 0.6, "")
     assert alert.value < 0.6
@@ -249,11 +202,11 @@ async def test_no_alert_where_the_spec_wants_none_and_no_estimate_where_it_is_sw
     """The spec would be ignored."""
     quiet = watched(alert=False)
     await lived(world, quiet, range(3))
-    await world.close(quiet, window_of(month(3, sure=0.3)))
+    await world.close(quiet, window_of_answers(3, month(3, sure=0.3)))
     assert await of_month(world, 3)
     assert not [each for each in await world.events(AlertRaised) if each.statistic.startswith("estimated")]
     off = knowledge(tide_spec(monitors={"window_days": 30, "estimation": None}), deployment(1, 1))
-    await world.close(off, window_of(month(4)))
+    await world.close(off, window_of_answers(4, month(4)))
     assert not await of_month(world, 4)
 
 
@@ -280,11 +233,10 @@ async def test_intervals_that_fail_are_doubted_without_an_alarm_too(world: World
     monitors = {"window_days": 30, "concept_drift": None, "estimation": {"min_examples": 300}}
     blind = knowledge(tide_spec(monitors=monitors), deployment(1, 1), (version(1, "champion"),))
     await lived(world, blind, range(4))
-    turned = [month(number, worth=-1.0) for number in range(4, 8)]
-    for examples in turned:
-        await world.close(blind, window_of(examples))
-    for examples in turned:
-        await world.label(blind, examples)
+    for number in range(4, 8):
+        await world.close(blind, window_of_answers(number, month(number, worth=-1.0)))
+    for number in range(4, 8):
+        await world.label(blind, month(number, worth=-1.0))
     last = (await of_month(world, 7))[-1]
     assert last.realised_cohorts == 6
     assert last.realised_coverage is not None

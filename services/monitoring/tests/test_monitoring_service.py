@@ -22,12 +22,25 @@ from tailrace_contracts.events import (
     ExampleLabelled,
     Mute,
     MutesChanged,
+    PerformanceEstimated,
     PerformanceMeasured,
     SpecApplied,
     TrainingRequested,
 )
 from tailrace_local import EmbeddedPostgres, free_port
-from tailrace_monitoring.testing import MODEL, NOW, answered, deployment, labelled, tide_spec, version
+from tailrace_monitoring.testing import (
+    ANSWERS,
+    MODEL,
+    NOW,
+    answered,
+    deployment,
+    labelled,
+    month,
+    month_of,
+    tide_spec,
+    version,
+    window_of_answers,
+)
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing, Record, outgoing
@@ -338,3 +351,32 @@ async def test_a_muted_alert_arrives_marked_and_the_next_one_after_its_end_is_he
     assert (
         f'tailrace_muted_alerts_total{{kind="performance",model="tide",service="monitoring"}} {len(muted)}.0' in metrics
     )
+
+
+async def test_an_estimate_is_published_before_labels_and_corrected_by_them(deployed: Deployment) -> None:
+    """People would learn how a month went only when its last label is in, or keep the guess when it is."""
+    monitors = {"window_days": 30, "allowed_lateness_days": 5, "estimation": {"min_examples": 300}}
+    spec = tide_spec(monitors=monitors)
+    await deployed.tell("model-specs", SpecApplied(model=MODEL, spec_revision=1, spec=spec, applied_by="me", time=NOW))
+    await deployed.tell("model-versions", version(1, "champion"), key=f"{MODEL}/1")
+    await deployed.tell("deployments", deployment(1, 1))
+    await deployed.start()
+    for number in range(3):
+        await deployed.tell("labelled-examples", *month(number))
+    await eventually(lambda: all_counted(deployed, 3 * ANSWERS), seconds=90)
+    await deployed.tell("feature-statistics", window_of_answers(3, month(3)))
+
+    def estimates(labels: int) -> list[PerformanceEstimated]:
+        found = [each for each in deployed.of(PerformanceEstimated) if each.cohort.start == month_of(3)]
+        return [each for each in found if each.labelled == labels]
+
+    (first,) = await eventually(lambda: estimates(0), seconds=60)
+    assert (first.events, first.learned_on, first.version) == (ANSWERS, 3 * ANSWERS, 1)
+    assert first.estimates["accuracy"].realised is None
+    await deployed.tell("labelled-examples", *month(3))
+    whole = (await eventually(lambda: estimates(ANSWERS), seconds=60))[-1].estimates["accuracy"]
+    assert whole.lower == whole.value == whole.upper == whole.realised
+    page = await eventually(lambda: all_counted(deployed, 4 * ANSWERS), seconds=60)
+    assert page["estimates"][0]["estimates"]["accuracy"]["realised"] == whole.realised
+    metrics = (await deployed.get("/metrics")).text
+    assert 'bound="lower",figure="accuracy"' in metrics

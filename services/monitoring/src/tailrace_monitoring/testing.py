@@ -6,10 +6,12 @@ examples of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import numpy as np
 
 from tailrace_contracts.events import (
     Arm,
@@ -21,12 +23,15 @@ from tailrace_contracts.events import (
     Event,
     ExampleLabelled,
     Lineage,
+    Slice,
     Stage,
     VersionChanged,
+    WindowSpan,
+    WindowSummarised,
 )
 from tailrace_contracts.ranges import LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
-from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
+from tailrace_monitoring.domain.cohorts import Cohort, CohortKey, window_of
 from tailrace_monitoring.domain.estimation import PAST_COHORTS
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
@@ -35,6 +40,7 @@ from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.yardsticks import Basis
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_statistics.calibration import Values
+from tailrace_statistics.columns import NumericalFold
 
 
 class FixedGazette:
@@ -228,3 +234,50 @@ def labelled(
         "derived_from": LogRanges(),
     }
     return ExampleLabelled(**{**fields, **changes})
+
+
+# ---------------------------------------------------------------- months of answers with probabilities
+
+MONTH = timedelta(days=30)
+ANSWERS = 200
+
+
+def month_of(number: int) -> datetime:
+    """The start of a month's cohort and window; they are aligned to 1970."""
+    return window_of(FIRST_DAY + MONTH, 30).start + number * MONTH
+
+
+def month(number: int, *, sure: float = 2.0, worth: float = 1.0) -> list[ExampleLabelled]:
+    """A month's examples of version 1. `sure`: how far from one half it answers; `worth`: whether it is right."""
+    chance = np.random.default_rng(number)
+    examples = []
+    for n in range(ANSWERS):
+        inputs = sure * chance.normal()
+        probability = float(1 / (1 + np.exp(-inputs)))
+        label = int(chance.random() < 1 / (1 + np.exp(-worth * inputs)))
+        output = ArmOutput(arm="champion", version=1, prediction=int(probability >= 0.5), probability=probability)
+        moment = month_of(number) + timedelta(days=1 + 25 * n / ANSWERS)
+        offset = Trigger(topic="labels", partition=0, offset=number * ANSWERS + n)
+        changes = {"prediction_id": f"m{number}-{n}", "time": moment, "label_time": moment, "trigger": offset}
+        examples.append(labelled(n, label, output, **changes))
+    return examples
+
+
+def window_of_answers(number: int, examples: Sequence[ExampleLabelled]) -> WindowSummarised:
+    """The closed window of a month in which these answers were given, as ingestion summarises it."""
+    columns: dict[str, ColumnSummary] = {}
+    for name, selected in (("probability_if_negative", 0), ("probability_if_positive", 1)):
+        fold = NumericalFold()
+        outputs = [each.served for each in examples if each.served is not None]
+        fold.fold([each.probability or 0.0 for each in outputs if each.prediction == selected])
+        columns[name] = fold.summary()
+    return WindowSummarised(
+        model=MODEL,
+        spec_revision=1,
+        window=WindowSpan(start=month_of(number), end=month_of(number + 1)),
+        events=len(examples),
+        columns={},
+        slices=(Slice(arm="champion", version=1, events=len(examples), columns=columns),),
+        closed=True,
+        derived_from=LogRanges(),
+    )
