@@ -39,7 +39,7 @@ async def test_good_rows_are_sent_and_bad_ones_named(kafka: Broker, tmp_path: Pa
     assert result.sent == 2
     assert [each.removeprefix(str(file)) for each in result.refused] == [
         ":2: not JSON (Expecting property name enclosed in double quotes at column 2); expected one event a line",
-        ":4: label: Input should be a valid integer, unable to parse string as an integer, found 'yes'",
+        ":4: label: Input should be a number, found 'yes'",
         ":5: expected an object with at least prediction_id, found list",
     ]
 

@@ -202,3 +202,30 @@ async def test_the_data_of_the_newest_window_are_shown_without_their_sketches(op
         20.0,
     )
     assert "quantiles" not in str(page)
+
+
+async def test_the_page_of_a_regression_shows_errors(opened: Database) -> None:
+    """A person would see a regression that is right on 0 % of its answers."""
+    notebook, spec = PostgresNotebook(opened), tide_spec(task="regression", label={"name": "cm", "loss_scale": 50})
+    told = SPEC.model_copy(update={"spec": spec})
+    await notebook.note(Log("model-specs", 0), [(0, told)])
+    await notebook.note(Log("model-versions", 0), [(0, version(1, "champion"))])
+    await notebook.note(Log("deployments", 0), [(0, deployment(1, 1))])
+    store = PostgresWatches(opened, Tools(detector, merge, new_id), TOPICS_OUT)
+    watchers = Watchers(FixedGazette({}), store, FixedReferences(), SilentMeter(), FixedClock())
+    known = knowledge(spec, deployment(1, 1), [version(1, "champion")])
+    log = Log("labelled-examples", 0)
+    batch = [
+        Placed(log, n, labelled(n, 10.5, answered("champion", 12.5 if n % 2 else 4.5, 1), time=FIRST_DAY))
+        for n in range(80)
+    ]
+    await observe_examples(MODEL, batch, known, watchers)
+    page = await one_page(opened)
+    (champion,) = page["arms"]
+    assert (champion["accuracy"], champion["recent_accuracy"]) == (None, None)
+    assert {name: champion["metrics"][name] for name in ("mae", "bias")} == {"mae": 4.0, "bias": -2.0}
+    assert page["served"]["metrics"]["mae"] == 4.0
+    (cohort,) = page["cohorts"]
+    assert (cohort["accuracy"], cohort["metrics"]["mae"]) == (None, 4.0)
+    groups = {each["group"]: (each["examples"], each["metrics"]["mae"]) for each in page["groups"]}
+    assert groups == {"north": (40, 2.0), "south": (40, 6.0)}

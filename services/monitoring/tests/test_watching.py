@@ -303,6 +303,90 @@ async def test_a_model_of_the_producers_own_is_watched_without_a_version(world: 
     )
 
 
+LITRES: dict[str, Any] = {
+    "task": "regression",
+    "label": {"name": "litres", "limits": {"min": 0, "max": 100}},
+    "monitors": {"window_days": 40, "allowed_lateness_days": 0, "performance": {"max_mae": 5, "max_rmse": 50}},
+}
+
+
+def measured_by(numbers: range, error: float, other: float = 2.0) -> list[ExampleLabelled]:
+    """Examples of 50 litres and a fraction: the champion is `error` too high or too low, the shadow `other`."""
+    return [
+        labelled(
+            n,
+            50 + n % 7 / 8,
+            answered("champion", 50 + n % 7 / 8 + (error if n % 4 else -error), 1),
+            answered("shadow", 50 + n % 7 / 8 - other, 2),
+        )
+        for n in numbers
+    ]
+
+
+async def test_the_better_of_two_regressions_is_found_and_both_are_told_in_litres(world: World) -> None:
+    """A regression would be compared by whether it hits the very number, and never be promoted."""
+    known = on_trial(**LITRES)
+    await world.observe(known, measured_by(range(400), 8))
+    last = (await world.events(ArmsCompared))[-1]
+    assert (last.verdict, last.examples, last.champion_accuracy) == ("better", 400, None)
+    assert last.mean_difference == pytest.approx(0.06)
+    assert last.lower > 0
+    assert last.champion_metrics == pytest.approx({"mae": 8, "rmse": 8, "bias": 4})
+    assert last.candidate_metrics == pytest.approx({"mae": 2, "rmse": 2, "bias": -2})
+    state = world.store.state(MODEL) if isinstance(world.store, MemoryWatches) else None
+    assert state is None or state.scores["1"].metrics == pytest.approx(
+        {"mae": 8, "rmse": 8, "bias": 4, "recent_mae": 8}
+    )
+
+
+async def test_a_cohort_of_a_regression_is_measured_corrected_and_alerts(world: World) -> None:
+    """Nobody would hear of a regression that has become worse, or a corrected label would count twice."""
+    known = on_trial(**LITRES)
+    examples = measured_by(range(120), 8)
+    await world.observe(known, examples)
+    wrong = examples[0]
+    world.clock.advance(5)
+    corrected = wrong.model_copy(
+        update={
+            "label": wrong.label + 40,
+            "replaces": wrong.label,
+            "label_revision": 1,
+            "trigger": wrong.trigger.model_copy(update={"offset": 1_000}),
+        }
+    )
+    await world.observe(known, [corrected, *measured_by(range(400, 401), 8)], start=120)
+    cohorts = [each for each in await world.events(PerformanceMeasured) if each.arm == "champion"]
+    first = [each for each in cohorts if each.cohort == cohorts[0].cohort][-1]
+    errors = [8 if n % 4 else -8 for n in range(first.examples)]
+    errors[0] -= 40
+    mean = sum(map(abs, errors)) / len(errors)
+    assert first.accuracy is None
+    assert first.metrics == pytest.approx(
+        {
+            "mae": mean,
+            "rmse": (sum(each**2 for each in errors) / len(errors)) ** 0.5,
+            "bias": sum(errors) / len(errors),
+        }
+    )
+    assert sum(each.examples for each in first.groups) == (len(first.groups) and first.examples)
+    (alert,) = [each for each in await world.events(AlertRaised) if each.kind == "performance"][:1]
+    assert (alert.statistic, alert.threshold) == ("mean absolute error", 5)
+    assert "the mean absolute error of version 1 was" in alert.message
+
+
+async def test_drift_of_a_regression_is_found_dated_and_told_in_litres(world: World) -> None:
+    """The errors of a regression could grow without an alarm, or the alarm speak of percent."""
+    batch = {"kind": "torch", "min_examples": 50, "max_examples": 500}
+    known = on_trial(**{**LITRES, "learners": {"batch": batch}})
+    await world.observe(known, measured_by(range(600), 4))
+    world.restarted()
+    await world.observe(known, measured_by(range(600, 1_200), 30), start=600)
+    (alert,) = [each for each in await world.events(AlertRaised) if each.kind == "concept-drift"]
+    assert "the mean absolute error of version 1 rose from 4" in alert.message
+    assert abs((alert.since - labelled(600, 1).time).days) <= 2
+    assert alert.led_to
+
+
 async def test_unequal_selection_of_groups_alerts_when_the_cohort_closes(world: World) -> None:
     """Unfair predictions would show up in no alert."""
     spec = tide_spec(monitors={"window_days": 30, "fairness": {"max_difference": 0.3, "min_group_examples": 20}})

@@ -173,12 +173,14 @@ def models(as_json: AsJson = False) -> None:
             "learner": each.learner,
             "examples": each.lineage.examples,
             "accuracy": round(each.metrics["accuracy"], 4) if "accuracy" in each.metrics else None,
+            **({"mae": float(f"{each.metrics['mae']:.4g}")} if "mae" in each.metrics else {}),
             "trained_on": str(each.lineage.trained_on),
         }
         for model in sorted(facts.specs)
         for each in sorted(facts.versions.get(model, {}).values(), key=lambda version: version.version)
     ]
-    columns = ("model", "version", "role", "learner", "examples", "accuracy", "trained_on")
+    errors = ("mae",) if any("mae" in row for row in rows) else ()
+    columns = ("model", "version", "role", "learner", "examples", "accuracy", *errors, "trained_on")
     none = dict.fromkeys(columns) | {"version": None if as_json else "none yet"}
     rows += [none | {"model": model} for model in sorted(facts.specs) if model not in facts.versions]
     show(rows, as_json=as_json, empty="no models; apply a spec with `tailrace apply SPEC.yaml`", columns=columns)

@@ -71,7 +71,7 @@ class AsyncPublisher:
         *,
         model: str,
         features: Mapping[str, FeatureValue],
-        prediction: int | None = None,
+        prediction: float | None = None,
         probability: float | None = None,
         prediction_id: str | None = None,
         time: datetime | None = None,
@@ -79,8 +79,8 @@ class AsyncPublisher:
     ) -> str:
         """Publish one prediction of the caller's own model, or (without `prediction`) one observation.
 
-        Returns the prediction id by which the label will come. `probability` is that of the positive class; `time` is
-        the event's (default: now) and needs an offset. Raises PublishError when the event's shape is wrong.
+        Returns the prediction id by which the label will come. `probability` is that of the positive class (a
+        regression has none); `time` is the event's (default: now) and needs an offset. Raises PublishError when the event's shape is wrong.
         """
         question = prediction_id or uuid.uuid4().hex
         served = None
@@ -100,7 +100,7 @@ class AsyncPublisher:
         await self.publish(PREDICTIONS, question, event)
         return question
 
-    async def label(self, prediction_id: str, *, model: str, label: int, time: datetime | None = None) -> None:
+    async def label(self, prediction_id: str, *, model: str, label: float, time: datetime | None = None) -> None:
         """Publish the truth for one prediction; once more with another value corrects it."""
         try:
             event = LabelGiven(prediction_id=prediction_id, model=model, time=time or datetime.now(UTC), label=label)
@@ -193,7 +193,7 @@ class Publisher:
         *,
         model: str,
         features: Mapping[str, FeatureValue],
-        prediction: int | None = None,
+        prediction: float | None = None,
         probability: float | None = None,
         prediction_id: str | None = None,
         time: datetime | None = None,
@@ -212,7 +212,7 @@ class Publisher:
             )
         )
 
-    def label(self, prediction_id: str, *, model: str, label: int, time: datetime | None = None) -> None:
+    def label(self, prediction_id: str, *, model: str, label: float, time: datetime | None = None) -> None:
         """Publish one label; see `AsyncPublisher.label`."""
         self._run(self._inner.label(prediction_id, model=model, label=label, time=time))
 

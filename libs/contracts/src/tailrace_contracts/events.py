@@ -8,11 +8,13 @@ and the other way round. Times are RFC 3339 with an offset. Derived events name 
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from tailrace_contracts.ranges import LogRange, LogRanges, Offset, Trigger
 from tailrace_contracts.spec import FairnessRate, ModelSpec, Name
@@ -21,19 +23,27 @@ Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 FeatureValue = float | str | bool | None
 
 
-def _no_truth_value(value: Any) -> Any:
+_EXACT = 2**53
+
+
+def _number(value: Any) -> int | float:
+    """A finite number, and a whole one as an integer: a class out of a column of floats is a class."""
     value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value  # numpy's scalars
-    if isinstance(value, bool):
-        msg = "Input should be a number, not a truth value"
-        raise ValueError(msg)  # noqa: TRY004  # pydantic reports ValueError
-    return value
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise PydanticCustomError("number", "Input should be a number") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("number", "Input should be a number")
+    if isinstance(value, int):
+        return value
+    if not math.isfinite(value):
+        raise PydanticCustomError("number", "Input should be a finite number")
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
-Outcome = Annotated[
-    int | Annotated[float, Field(allow_inf_nan=False)],
-    BeforeValidator(_no_truth_value),
-    WithJsonSchema({"type": "number"}),
-]
+Outcome = Annotated[int | float, PlainValidator(_number), WithJsonSchema({"type": "number"})]
 """A prediction or a label: one of the two integers of a binary model's classes, or the finite number of a regression."""
 
 Arm = Literal["champion", "canary", "shadow", "external"]

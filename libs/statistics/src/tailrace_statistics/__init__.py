@@ -13,6 +13,7 @@ from tailrace_statistics.columns import (
     standard_deviation,
 )
 from tailrace_statistics.distances import distance, jensen_shannon, kolmogorov_smirnov, psi
+from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import (
     GroupCounts,
     compare_groups,
@@ -39,6 +40,7 @@ __all__ = [
     "CategoricalFold",
     "Comparison",
     "Counted",
+    "ErrorSums",
     "Fold",
     "GroupCounts",
     "Interval",

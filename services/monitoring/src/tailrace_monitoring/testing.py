@@ -98,7 +98,7 @@ class MemorySitting:
         """Stored cohorts of a version with labels that began before a moment, newest first."""
         keys = [key for key in sorted(self._stored, reverse=True) if key.version == version and key.start < before]
         found = [Cohort.model_validate_json(self._stored[key]) for key in keys]
-        return [cohort for cohort in found if cohort.total.examples][:PAST_COHORTS]
+        return [cohort for cohort in found if cohort.examples][:PAST_COHORTS]
 
 
 class MemoryWatches:
@@ -212,13 +212,13 @@ def knowledge(
     return Knowledge(spec, 1, deployed, {each.version: each for each in versions}, frozenset(over))
 
 
-def answered(arm: Arm, prediction: int, number: int | None = None) -> ArmOutput:
+def answered(arm: Arm, prediction: float, number: int | None = None) -> ArmOutput:
     """What an arm said."""
     return ArmOutput(arm=arm, prediction=prediction, version=number)
 
 
 def labelled(
-    number: int, label: int, served: ArmOutput | None = None, *shadows: ArmOutput, **changes: Any
+    number: int, label: float, served: ArmOutput | None = None, *shadows: ArmOutput, **changes: Any
 ) -> ExampleLabelled:
     """The labelled example of day `number`."""
     fields: dict[str, Any] = {

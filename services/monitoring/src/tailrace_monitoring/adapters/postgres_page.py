@@ -40,11 +40,12 @@ _QUERIES = {
     "versions": "select event from facts where topic = 'model-versions' and model = $1",
     "comparisons": "select event from comparisons where model = $1",
     "cohorts": (
-        "select start, arm, version, closed, examples, accuracy from cohorts"
+        "select start, arm, version, closed, examples, accuracy, metrics from cohorts"
         " where model = $1 and examples >= 10 order by start desc limit 600"
     ),
     "groups": (
-        "select body from cohorts where model = $1 and arm in ('champion', 'external') and body -> 'groups' <> '{}'"
+        "select body from cohorts where model = $1 and arm in ('champion', 'external') "
+        " and (body -> 'groups' <> '{}' or body -> 'group_errors' <> '{}')"
         " order by closed desc, start desc, examples desc limit 1"
     ),
     "window": "select * from windows where model = $1 order by window_start desc limit 1",
@@ -130,7 +131,7 @@ class PostgresPage:
         return model_page(_plain(row), {part: [_plain(each) for each in rows] for part, rows in found.items()})
 
 
-_JSON = {"spec", "deployment", "served", "event", "body", "columns", "slices", "examples"}
+_JSON = {"spec", "deployment", "served", "event", "body", "columns", "slices", "examples", "metrics"}
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -87,11 +87,21 @@ class PostgresSitting:
             "update watches set version = version + 1, state = $2 where model = $1", model, state.model_dump_json()
         )
         await self._sql.executemany(
-            "insert into scores (model, name, arm, version, examples, correct, recent_accuracy)"
-            " values ($1, $2, $3, $4, $5, $6, $7) on conflict (model, name) do update set arm = excluded.arm,"
-            " examples = excluded.examples, correct = excluded.correct, recent_accuracy = excluded.recent_accuracy",
+            "insert into scores (model, name, arm, version, examples, correct, recent_accuracy, metrics)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (model, name) do update set arm = excluded.arm,"
+            " examples = excluded.examples, correct = excluded.correct, recent_accuracy = excluded.recent_accuracy,"
+            " metrics = excluded.metrics",
             [
-                (model, name, each.arm, each.version, each.examples, each.correct, each.recent_accuracy)
+                (
+                    model,
+                    name,
+                    each.arm,
+                    each.version,
+                    each.examples,
+                    each.correct,
+                    each.recent_accuracy,
+                    json.dumps(each.metrics),
+                )
                 for name, each in state.scores.items()
             ],
         )
@@ -102,7 +112,7 @@ class PostgresSitting:
         model, length = self.watch.model, self.watch.trail.length
         await self._sql.execute(
             "insert into examples select $1, * from unnest($2::bigint[], $3::int[], $4::bigint[], $5::text[],"
-            " $6::int[], $7::timestamptz[], $8::smallint[])",
+            " $6::int[], $7::timestamptz[], $8::double precision[])",
             model,
             [step.number for step in steps],
             [step.log.partition for step in steps],
@@ -120,11 +130,20 @@ class PostgresSitting:
     async def _store_cohorts(self, changes: Changes) -> None:
         cohorts = [self.watch.cohorts[key] for key in sorted(changes.cohorts)]
         await self._sql.executemany(
-            "insert into cohorts (model, start, arm, version, closed, examples, accuracy, body)"
-            " values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (model, start, arm, version) do update set"
-            " closed = excluded.closed, examples = excluded.examples, accuracy = excluded.accuracy, body = excluded.body",
+            "insert into cohorts (model, start, arm, version, closed, examples, accuracy, metrics, body)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (model, start, arm, version) do update set"
+            " closed = excluded.closed, examples = excluded.examples, accuracy = excluded.accuracy, metrics = excluded.metrics,"
+            " body = excluded.body",
             [
-                (self.watch.model, *each.key, each.closed, each.total.examples, each.accuracy, each.model_dump_json())
+                (
+                    self.watch.model,
+                    *each.key,
+                    each.closed,
+                    each.examples,
+                    each.accuracy,
+                    json.dumps(each.errors.metrics()),
+                    each.model_dump_json(),
+                )
                 for each in cohorts
             ],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tailrace_contracts.events import AlertRaised, ArmsCompared, PerformanceEstimated
+from tailrace_monitoring.domain.scores import Score
 from tailrace_monitoring.domain.state import Changes
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.windows import shown
@@ -17,6 +18,15 @@ INSTRUMENTS = (
     ),
     Instrument(
         "tailrace_arm_recent_accuracy", "gauge", "Accuracy on the newest 500 answers.", ("model", "arm", "version")
+    ),
+    *(
+        Instrument(f"tailrace_arm_{name}", "gauge", f"{text} of a regression's version.", ("model", "arm", "version"))
+        for name, text in (
+            ("mae", "Mean absolute error"),
+            ("rmse", "Root mean squared error"),
+            ("bias", "Mean of prediction less label"),
+            ("recent_mae", "Exponentially weighted mean absolute error"),
+        )
     ),
     Instrument(
         "tailrace_comparison_difference",
@@ -35,6 +45,13 @@ INSTRUMENTS = (
     Instrument("tailrace_alerts_total", "counter", "Alerts raised that nobody has muted.", ("model", "kind")),
     Instrument("tailrace_muted_alerts_total", "counter", "Alerts raised that somebody has muted.", ("model", "kind")),
 )
+
+
+def _figures(score: Score) -> dict[str, float]:
+    """The gauges of one version's answers: of classes, or of numbers."""
+    if score.accuracy is None or score.recent_accuracy is None:
+        return {f"tailrace_arm_{name}": value for name, value in score.metrics.items()}
+    return {"tailrace_arm_accuracy": score.accuracy, "tailrace_arm_recent_accuracy": score.recent_accuracy}
 
 
 class PrometheusMeter:
@@ -76,8 +93,8 @@ class PrometheusMeter:
             labels = {"model": watch.model, "version": str(score.version or "")}
             before = self._arms.get((watch.model, name))
             if before is not None and before != score.arm:
-                for gauge in ("tailrace_arm_accuracy", "tailrace_arm_recent_accuracy"):
+                for gauge in _figures(score):
                     self._metrics.forget(gauge, arm=before, **labels)
             self._arms[watch.model, name] = score.arm
-            self._metrics.gauge("tailrace_arm_accuracy", score.accuracy, arm=score.arm, **labels)
-            self._metrics.gauge("tailrace_arm_recent_accuracy", score.recent_accuracy, arm=score.arm, **labels)
+            for gauge, value in _figures(score).items():
+                self._metrics.gauge(gauge, value, arm=score.arm, **labels)

@@ -34,7 +34,7 @@ class RisingAdwin:
     def __init__(self, delta: float) -> None:
         self._adwin: Any = ADWIN(delta=delta)
 
-    def update(self, error: int) -> bool:
+    def update(self, error: float) -> bool:
         """True when the window was cut and what is left has the higher error rate."""
         before = self._adwin.estimation
         self._adwin.update(error)
@@ -52,7 +52,7 @@ class RisingPageHinkley:
             mode="up",
         )
 
-    def update(self, error: int) -> bool:
+    def update(self, error: float) -> bool:
         """True when the sum has passed its limit."""
         self._test.update(error)
         return bool(self._test.drift_detected)
@@ -64,7 +64,7 @@ class RisingBinary:
     def __init__(self, test: Any) -> None:
         self._test = test
 
-    def update(self, error: int) -> bool:
+    def update(self, error: float) -> bool:
         """True when the bound says that the error rate has risen."""
         self._test.update(bool(error))
         return bool(self._test.drift_detected)

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tailrace_contracts.events import AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
-from tailrace_contracts.spec import DriftMonitor, FairnessRate, Monitors
+from tailrace_contracts.spec import ConceptDriftMonitor, DriftMonitor, FairnessRate, ModelSpec, Monitors, NumericalLabel
 from tailrace_monitoring.domain.arms import arm_title
-from tailrace_monitoring.domain.cohorts import Cohort, Unfair
+from tailrace_monitoring.domain.cohorts import Asked, Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
 from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.trail import Step, ranges_of
@@ -28,20 +28,26 @@ def _day(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d}"
 
 
-def concept_drift(stamp: Stamp, champion: int | None, alarm: Alarm, delta: float, steps: Sequence[Step]) -> AlertRaised:
-    """The champion's error rate has risen; `steps` are the examples since then."""
-    who, since = arm_title("external", champion), steps[0].time
+def concept_drift(
+    stamp: Stamp, champion: int | None, alarm: Alarm, steps: Sequence[Step], spec: ModelSpec
+) -> AlertRaised:
+    """The champion's errors have risen; `steps` are the examples since then."""
+    who, since, unit = arm_title("external", champion), steps[0].time, 1.0
+    statistic, before, after = "error rate", f"{alarm.before:.1%}", f"{alarm.after:.1%}"
+    if isinstance(spec.label, NumericalLabel):
+        statistic, unit = "mean absolute error", spec.label.scale
+        before, after = f"{alarm.before * unit:.4g}", f"{alarm.after * unit:.4g}"
     return AlertRaised(
         alert_id=stamp.alert_id,
         model=stamp.model,
         kind="concept-drift",
         subject=who,
-        statistic="error rate",
-        value=alarm.after,
-        threshold=delta,
+        statistic=statistic,
+        value=alarm.after * unit,
+        threshold=(spec.monitors.concept_drift or ConceptDriftMonitor()).delta,
         since=since,
         message=(
-            f"the error rate of {who} rose from {alarm.before:.1%} to {alarm.after:.1%} "
+            f"the {statistic} of {who} rose from {before} to {after} "
             f"since {_day(since)}, over {alarm.at - alarm.since + 1:,} labelled examples"
         ),
         derived_from=ranges_of(steps),
@@ -49,22 +55,26 @@ def concept_drift(stamp: Stamp, champion: int | None, alarm: Alarm, delta: float
     )
 
 
-def low_accuracy(stamp: Stamp, cohort: Cohort, least: float, since: datetime) -> AlertRaised:
-    """A closed cohort is below the accuracy that the spec asks for; the first one that was, in a row, began `since`."""
-    who = arm_title(cohort.arm, cohort.version)
+_ERRORS = {"mae": "mean absolute error", "rmse": "root mean squared error"}
+
+
+def poor_performance(stamp: Stamp, cohort: Cohort, asked: Asked, since: datetime) -> AlertRaised:
+    """A closed cohort is worse than the spec asks for; the first one that was, in a row, began `since`."""
+    who, span = arm_title(cohort.arm, cohort.version), f"{cohort.examples:,} examples of {_span(cohort, since)}"
+    message = f"{who} was right on {asked.value:.1%} of {span}; the spec asks for {asked.limit:.1%}"
+    if asked.metric != "accuracy":
+        error = _ERRORS[asked.metric]
+        message = f"the {error} of {who} was {asked.value:.4g} on {span}; the spec allows {asked.limit:g}"
     return AlertRaised(
         alert_id=stamp.alert_id,
         model=stamp.model,
         kind="performance",
         subject=who,
-        statistic="accuracy",
-        value=cohort.accuracy,
-        threshold=least,
+        statistic=_ERRORS.get(asked.metric, asked.metric),
+        value=asked.value,
+        threshold=asked.limit,
         since=since,
-        message=(
-            f"{who} was right on {cohort.accuracy:.1%} of {cohort.total.examples:,} examples of "
-            f"{_span(cohort, since)}; the spec asks for {least:.1%}"
-        ),
+        message=message,
         derived_from=cohort.spans.ranges(),
         time=stamp.now,
     )

@@ -7,6 +7,7 @@ An example carries the outputs of all arms. A version is known by its number; a 
 from __future__ import annotations
 
 from tailrace_contracts.events import ArmOutput, ExampleLabelled
+from tailrace_contracts.spec import Label, NumericalLabel
 
 
 def answers(example: ExampleLabelled) -> dict[int | None, ArmOutput]:
@@ -23,9 +24,11 @@ def champions_answer(example: ExampleLabelled, champion: int | None) -> ArmOutpu
     return found
 
 
-def loss(output: ArmOutput, label: float) -> int:
-    """0 right, 1 wrong."""
-    return int(output.prediction != label)
+def loss(output: ArmOutput, given: float, label: Label) -> float:
+    """0 right, 1 wrong; of a regression the error over the label's scale, cut at 1."""
+    if isinstance(label, NumericalLabel):
+        return label.loss(output.prediction, given)
+    return float(output.prediction != given)
 
 
 def arm_title(arm: str, version: int | None) -> str:

@@ -7,7 +7,7 @@ measured again, but raises no second alert.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -24,9 +24,10 @@ from tailrace_contracts.events import (
     PerformanceMeasured,
     WindowSpan,
 )
-from tailrace_contracts.spec import FairnessMonitor, ModelSpec
+from tailrace_contracts.spec import FairnessMonitor, ModelSpec, NumericalLabel, PerformanceMonitor
 from tailrace_monitoring.domain.estimation import Ledger
 from tailrace_monitoring.domain.spans import Spans
+from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import CROSS, GroupCounts, compare_groups, group_rates
 
 MOST_GROUPS = 40
@@ -82,6 +83,8 @@ class Cohort(BaseModel):
     grouped_by: tuple[tuple[str, ...], ...] | None = None
     spans: Spans = Spans()
     ledger: Ledger = Ledger()
+    errors: ErrorSums = ErrorSums()
+    group_errors: dict[str, dict[str, ErrorSums]] = {}
     closed: bool = False
 
     @property
@@ -90,8 +93,15 @@ class Cohort(BaseModel):
         return CohortKey(self.span.start, self.arm, self.version or 0)
 
     @property
-    def accuracy(self) -> float:
-        """Share of right answers; 0 of none."""
+    def examples(self) -> int:
+        """Labelled answers: of classes, or of numbers."""
+        return self.total.examples + self.errors.examples
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers; 0 of none, and None of a regression."""
+        if self.errors.examples:
+            return None
         return (self.total.tp + self.total.tn) / self.total.examples if self.total.examples else 0.0
 
     def fold(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec) -> None:
@@ -101,17 +111,30 @@ class Cohort(BaseModel):
             self._count(example, output, spec, label=example.replaces, by=-1)
 
     def _count(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec, *, label: float, by: int) -> None:
+        if isinstance(spec.label, NumericalLabel):
+            self._count_error(example, spec, ErrorSums.of(output.prediction, label, by))
+            return
         selected, positive = (each == spec.class_label.positive for each in (output.prediction, label))
         counted = cell(selected, positive, by)
         self.total = self.total.plus(counted)
         self.ledger.count(output, selected=selected, positive=positive, by=by)
-        if self.grouped_by is None:
-            before = tuple((attribute,) for attribute in self.groups)
-            self.grouped_by = before or combinations_of(spec.protected)
-        for attributes in self.grouped_by:
+        for attributes in self._grouped(spec):
             groups = self.groups.setdefault(CROSS.join(attributes), {})
             name = _group_name(groups, [example.features.get(attribute) for attribute in attributes])
             groups[name] = groups.get(name, GroupCounts()).plus(counted)
+
+    def _count_error(self, example: ExampleLabelled, spec: ModelSpec, counted: ErrorSums) -> None:
+        self.errors = self.errors.plus(counted)
+        for attributes in self._grouped(spec):
+            groups = self.group_errors.setdefault(CROSS.join(attributes), {})
+            name = _group_name(groups, [example.features.get(attribute) for attribute in attributes])
+            groups[name] = groups.get(name, ErrorSums()).plus(counted)
+
+    def _grouped(self, spec: ModelSpec) -> tuple[tuple[str, ...], ...]:
+        if self.grouped_by is None:
+            before = tuple((attribute,) for attribute in self.groups)
+            self.grouped_by = before or combinations_of(spec.protected)
+        return self.grouped_by
 
     def rates(self, monitor: FairnessMonitor) -> tuple[GroupRates, ...]:
         """Every group, by attribute and name."""
@@ -119,6 +142,17 @@ class Cohort(BaseModel):
             rates
             for attribute, groups in sorted(self.groups.items())
             for rates in group_rates(attribute, groups, monitor.min_group_examples)
+        ) + tuple(
+            GroupRates(
+                attribute=attribute,
+                group=group,
+                examples=sums.examples,
+                metrics=sums.metrics(),
+                cell=dict(zip(attribute.split(CROSS), group.split(CROSS), strict=False)),
+                judged=sums.examples >= monitor.min_group_examples,
+            )
+            for attribute, groups in sorted(self.group_errors.items())
+            for group, sums in sorted(groups.items())
         )
 
     def measured(self, evaluation_id: str, model: str, monitor: FairnessMonitor, now: datetime) -> PerformanceMeasured:
@@ -129,8 +163,9 @@ class Cohort(BaseModel):
             cohort=self.span,
             arm=self.arm,
             version=self.version,
-            examples=self.total.examples,
+            examples=self.examples,
             accuracy=self.accuracy,
+            metrics=self.errors.metrics(),
             groups=self.rates(monitor),
             comparisons=compare_groups(self.groups, monitor),
             derived_from=self.spans.ranges(),
@@ -150,10 +185,33 @@ def combinations_of(protected: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return (*((attribute,) for attribute in protected), *together)
 
 
-def _group_name(groups: Mapping[str, GroupCounts], values: Sequence[FeatureValue]) -> str:
+def _group_name(groups: Collection[str], values: Sequence[FeatureValue]) -> str:
     name = CROSS.join("missing" if value is None else str(value) for value in values)
     most = MOST_GROUPS if len(values) == 1 else MOST_CELLS
     return name if name in groups or len(groups) < most else "other"
+
+
+class Asked(NamedTuple):
+    """What a spec asks of a cohort: a figure, what it is, and what it may at worst be."""
+
+    metric: Literal["accuracy", "mae", "rmse"]
+    value: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the cohort is as good as that."""
+        return self.value >= self.limit if self.metric == "accuracy" else self.value <= self.limit
+
+
+def asked_of(cohort: Cohort, monitor: PerformanceMonitor) -> Iterator[Asked]:
+    """Everything that the spec asks of a cohort's performance."""
+    if cohort.accuracy is not None and monitor.min_accuracy is not None:
+        yield Asked("accuracy", cohort.accuracy, monitor.min_accuracy)
+    if cohort.errors.examples and monitor.max_mae is not None:
+        yield Asked("mae", cohort.errors.mae, monitor.max_mae)
+    if cohort.errors.examples and monitor.max_rmse is not None:
+        yield Asked("rmse", cohort.errors.rmse, monitor.max_rmse)
 
 
 class Unfair(NamedTuple):

@@ -1,7 +1,7 @@
 """Candidate against champion, on the labelled examples that both answered.
 
-The difference of their 0/1 losses goes into an anytime-valid test (`tailrace_statistics.sequential`): its verdict may be
-acted on whenever it is given. A comparison is of one candidate with one champion. It starts anew when the champion
+The difference of their losses (0 or 1; of a regression the error over the label's scale, cut at 1) goes into an
+anytime-valid test (`tailrace_statistics.sequential`): its verdict may be acted on whenever it is given. A comparison is of one candidate with one champion. It starts anew when the champion
 changes, and when the champion's concept has drifted: what two models did before does not say which is better now. It
 also starts anew for a continual version after `rollout.max_examples`, because that version is no longer the one that
 answered then; so each of its comparisons has the error rate of the spec for itself.
@@ -10,17 +10,38 @@ answered then; so each of its comparisons has the error rate of the spec for its
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import BaseModel
 
-from tailrace_contracts.events import ArmsCompared
+from tailrace_contracts.events import ArmOutput, ArmsCompared, ExampleLabelled
 from tailrace_contracts.ranges import Log
-from tailrace_contracts.spec import Rollout
+from tailrace_contracts.spec import Label, NumericalLabel, Rollout
+from tailrace_monitoring.domain.arms import loss
 from tailrace_monitoring.domain.spans import Spans
+from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.sequential import PairedComparison, Verdict
 
 Trial = Literal["shadow", "canary"]
+
+
+class Placed(Protocol):
+    """A labelled example and where it stands."""
+
+    @property
+    def log(self) -> Log:
+        """Its log."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Its place in the log."""
+        ...
+
+    @property
+    def example(self) -> ExampleLabelled:
+        """The example."""
+        ...
 
 
 class Comparison(BaseModel):
@@ -32,6 +53,8 @@ class Comparison(BaseModel):
     stage_examples: int = 0
     champion_correct: int = 0
     candidate_correct: int = 0
+    champion_errors: ErrorSums = ErrorSums()
+    candidate_errors: ErrorSums = ErrorSums()
     test: dict[str, float]
     spans: Spans = Spans()
     announced: Verdict | None = None
@@ -53,15 +76,21 @@ class Comparison(BaseModel):
         if stage != self.stage:
             self.stage, self.stage_examples, self.announced_at = stage, 0, 0
 
-    def fold(self, log: Log, offset: int, *, champion_wrong: int, candidate_wrong: int, in_stage: bool) -> None:
-        """Add one example. `in_stage` where the candidate answered it in the stage that it is in now."""
+    def fold(self, placed: Placed, champion: ArmOutput, candidate: ArmOutput, label: Label) -> None:
+        """Add one example. It counts for the stage where the candidate answered it in the one that it is in now."""
+        given, in_stage = placed.example.label, candidate.arm == self.stage
+        champion_loss, candidate_loss = loss(champion, given, label), loss(candidate, given, label)
         test = PairedComparison.load(self.test)
-        test.update([champion_wrong - candidate_wrong])
+        test.update([champion_loss - candidate_loss])
         self.test = test.dump()
-        self.champion_correct += 1 - champion_wrong
-        self.candidate_correct += 1 - candidate_wrong
+        if isinstance(label, NumericalLabel):
+            self.champion_errors = self.champion_errors.plus(ErrorSums.of(champion.prediction, given))
+            self.candidate_errors = self.candidate_errors.plus(ErrorSums.of(candidate.prediction, given))
+        else:
+            self.champion_correct += int(1 - champion_loss)
+            self.candidate_correct += int(1 - candidate_loss)
         self.stage_examples += in_stage
-        self.spans.add(log, offset)
+        self.spans.add(placed.log, placed.offset)
         self.unpublished = True
 
     def restart(self) -> None:
@@ -70,6 +99,7 @@ class Comparison(BaseModel):
         fresh = Comparison.start(self.champion, self.candidate, self.stage, error_rate)
         self.test, self.spans, self.unpublished = fresh.test, fresh.spans, False
         self.champion_correct = self.candidate_correct = 0
+        self.champion_errors = self.candidate_errors = ErrorSums()
         self.announced = None
 
     def is_urgent(self, rollout: Rollout) -> bool:
@@ -83,7 +113,7 @@ class Comparison(BaseModel):
         """The event that says how it stands; it counts as published from now on."""
         result = PairedComparison.load(self.test).result()
         self.announced, self.announced_at, self.unpublished = result.verdict, self.stage_examples, False
-        count = max(1, self.examples)
+        count, classes = max(1, self.examples), not self.champion_errors.examples
         return ArmsCompared(
             evaluation_id=evaluation_id,
             model=model,
@@ -92,8 +122,10 @@ class Comparison(BaseModel):
             stage=self.stage,
             examples=self.examples,
             stage_examples=self.stage_examples,
-            champion_accuracy=self.champion_correct / count,
-            candidate_accuracy=self.candidate_correct / count,
+            champion_accuracy=self.champion_correct / count if classes else None,
+            candidate_accuracy=self.candidate_correct / count if classes else None,
+            champion_metrics=self.champion_errors.metrics(),
+            candidate_metrics=self.candidate_errors.metrics(),
             mean_difference=result.mean,
             lower=result.lower,
             upper=result.upper,

@@ -1,4 +1,4 @@
-"""Concept drift: an alarm on the champion's stream of errors (0 right, 1 wrong).
+"""Concept drift: an alarm on the champion's stream of errors (0 right, 1 wrong; of a regression anything in between).
 
 A detector says *that* the error rate has risen. It is of a library with native state that nobody can store as plain
 data, so the alarm keeps the errors themselves, since its last reset, and a restart builds the detector again by
@@ -9,7 +9,8 @@ remembered, and judged when there are.
 
 *Since when* is another question, which a detector's own window answers badly (ADWIN drops whole buckets). It is
 answered by the most likely single change point of a Bernoulli sequence: the split that maximises the likelihood ratio
-(Hinkley 1970, "Inference about the change-point from cumulative sum tests", for binary data).
+(Hinkley 1970, "Inference about the change-point from cumulative sum tests", for binary data). For errors in between it
+is a quasi-likelihood: it places the change by the means alone.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ KEPT = 4_000
 
 
 class Detector(Protocol):
-    """A change detector for binary errors."""
+    """A change detector for errors between 0 and 1."""
 
-    def update(self, error: int) -> bool:
+    def update(self, error: float) -> bool:
         """Take one error in; True when the error rate has just been found to have risen."""
         ...
 
@@ -48,15 +49,15 @@ class Alarm:
     after: float
 
 
-def _log_likelihood(errors: int, count: int) -> float:
+def _log_likelihood(errors: float, count: int) -> float:
     """Of `errors` in `count` Bernoulli trials at the most likely rate."""
-    if errors in (0, count):
+    if not 0 < errors < count:
         return 0.0
     rate = errors / count
     return errors * math.log(rate) + (count - errors) * math.log1p(-rate)
 
 
-def change_point(errors: Sequence[int]) -> int:
+def change_point(errors: Sequence[float]) -> int:
     """The place in `errors` (1 to n-1) at which the error rate most likely rose; 0 where it nowhere rises."""
     running = list(accumulate(errors))
     total, count = running[-1], len(errors)
@@ -79,11 +80,11 @@ class ErrorAlarm:
         self._make = make
         self._min_examples = min_examples
         self._numbers: list[int] = []
-        self._errors: list[int] = []
+        self._errors: list[float] = []
         self._detector = make()
         self._risen = False
 
-    def replay(self, errors: Iterable[tuple[int, int]]) -> None:
+    def replay(self, errors: Iterable[tuple[int, float]]) -> None:
         """Become what one gets by observing these (number, error) pairs, whatever alarms that raised at the time."""
         self._detector, self._risen = self._make(), False
         pairs = list(errors)
@@ -97,7 +98,7 @@ class ErrorAlarm:
         """The number of the oldest error kept; None before the first. A replay starts from it."""
         return self._numbers[0] if self._numbers else None
 
-    def observe(self, number: int, error: int) -> Alarm | None:
+    def observe(self, number: int, error: float) -> Alarm | None:
         """Take in the champion's error on one example. An alarm starts the watch anew."""
         self._numbers.append(number)
         self._errors.append(error)

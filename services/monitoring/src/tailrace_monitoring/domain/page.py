@@ -7,6 +7,7 @@ from typing import Any
 from tailrace_contracts.coverage import coverage_of
 from tailrace_contracts.events import CoverageMeasured
 from tailrace_contracts.spec import FairnessMonitor
+from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import GroupCounts, compare_groups, group_rates
 from tailrace_statistics.intervals import wilson_interval
 
@@ -54,11 +55,13 @@ def model_page(row: Row, parts: dict[str, list[Row]]) -> Row:
 
 
 def _score(row: Row) -> Row:
-    examples = row["examples"]
+    """The figures of classes, or `metrics` of a regression."""
+    examples, metrics = row["examples"], row.get("metrics")
     return {
         "examples": examples,
-        "accuracy": row["correct"] / examples if examples else None,
+        "accuracy": row["correct"] / examples if examples and not metrics else None,
         "recent_accuracy": row["recent_accuracy"] if examples else None,
+        **({"metrics": metrics} if metrics else {}),
     }
 
 
@@ -137,7 +140,18 @@ def _groups(rows: list[Row], monitor: FairnessMonitor) -> list[Row]:
         {**rates.model_dump(), "cohort": rows[0]["body"]["span"]}
         for attribute, counts in sorted(_counts(rows).items())
         for rates in group_rates(attribute, counts, monitor.min_group_examples)
+    ] + [
+        {"attribute": attribute, "group": group, "cohort": rows[0]["body"]["span"], **_errors(sums, monitor)}
+        for attribute, groups in sorted((rows[0]["body"].get("group_errors", {}) if rows else {}).items())
+        for group, sums in sorted(groups.items())
     ]
+
+
+def _errors(sums: list[float], monitor: FairnessMonitor) -> Row:
+    """The figures of a regression's group, from the sums of its errors."""
+    count, absolute, squared, signed = sums
+    found = ErrorSums(int(count), absolute, squared, signed)
+    return {"examples": found.examples, "metrics": found.metrics(), "judged": count >= monitor.min_group_examples}
 
 
 def _fairness(rows: list[Row], monitor: FairnessMonitor) -> Row | None:

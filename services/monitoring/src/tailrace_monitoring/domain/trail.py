@@ -24,7 +24,7 @@ class Step(NamedTuple):
     prediction_id: str
     label_revision: int
     time: datetime
-    error: int | None
+    error: float | None
 
 
 class Trail:

@@ -24,11 +24,11 @@ from tailrace_contracts.events import (
     WindowSummarised,
 )
 from tailrace_contracts.ranges import Log, LogRanges
-from tailrace_contracts.spec import ConceptDriftMonitor, ModelSpec
+from tailrace_contracts.spec import ConceptDriftMonitor, Label, ModelSpec
 from tailrace_monitoring.domain import alerts, estimation
 from tailrace_monitoring.domain.arms import answers, arm_title, champions_answer, loss
 from tailrace_monitoring.domain.cohort_book import CohortBook
-from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, CohortKey, unfair_pairs
+from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, CohortKey, asked_of, unfair_pairs
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import LONGEST, Alarm, ErrorAlarm
 from tailrace_monitoring.domain.knowledge import Knowledge
@@ -123,17 +123,18 @@ class ModelWatch:
     def _example(self, placed: Placed, knowledge: Knowledge, now: datetime) -> None:
         example, correction = placed.example, placed.example.label_revision > 0
         champion = champions_answer(example, self.state.champion)
-        error = None if champion is None or correction else loss(champion, example.label)
+        label = knowledge.spec.label
+        error = None if champion is None or correction else loss(champion, example.label, label)
         step = self._step(placed, error, now)
         self.changes.cohorts |= self.cohorts.count(placed, knowledge.spec)
         if not correction:
-            self._score(example)
+            self._score(example, label)
             self._compare(placed, champion, knowledge)
             if error is not None and self._alarm is not None:
                 self._sound(self._alarm.observe(step.number, error), knowledge, now)
         self.ask_for_training(knowledge, now)
 
-    def _step(self, placed: Placed, error: int | None, now: datetime) -> Step:
+    def _step(self, placed: Placed, error: float | None, now: datetime) -> Step:
         self.state.examples += 1
         example = placed.example
         step = Step(
@@ -152,13 +153,12 @@ class ModelWatch:
         self.state.watermark = example.time if watermark is None else max(watermark, example.time)
         return step
 
-    def _score(self, example: ExampleLabelled) -> None:
+    def _score(self, example: ExampleLabelled, label: Label) -> None:
         for version, output in answers(example).items():
-            self._score_of(str(version or output.arm), version, output.arm).count(
-                output.arm, not loss(output, example.label)
-            )
+            score = self._score_of(str(version or output.arm), version, output.arm)
+            score.count(output.arm, output, example.label, label)
         if example.served is not None:
-            self._score_of(SERVED, None, SERVED).count(SERVED, not loss(example.served, example.label))
+            self._score_of(SERVED, None, SERVED).count(SERVED, example.served, example.label, label)
 
     def _score_of(self, name: str, version: int | None, arm: str) -> Score:
         return self.state.scores.setdefault(name, Score(arm=arm, version=version))
@@ -166,7 +166,7 @@ class ModelWatch:
     def _compare(self, placed: Placed, champion: ArmOutput | None, knowledge: Knowledge) -> None:
         if champion is None:
             return
-        label, given = placed.example.label, answers(placed.example)
+        given = answers(placed.example)
         for comparison in self.state.comparisons.values():
             candidate = given.get(comparison.candidate)
             if candidate is None:
@@ -174,13 +174,7 @@ class ModelWatch:
             limit = knowledge.spec.rollout.max_examples
             if knowledge.is_continual(comparison.candidate) and comparison.examples >= limit:
                 comparison.restart()
-            comparison.fold(
-                placed.log,
-                placed.offset,
-                champion_wrong=loss(champion, label),
-                candidate_wrong=loss(candidate, label),
-                in_stage=candidate.arm == comparison.stage,
-            )
+            comparison.fold(placed, champion, candidate, knowledge.spec.label)
 
     # ------------------------------------------------------------ who champions, and the alarm on it
 
@@ -230,7 +224,7 @@ class ModelWatch:
         if alarm is None or monitor is None:
             return
         steps = list(self.trail.since(alarm.since))
-        raised = alerts.concept_drift(self._stamp(now), self.state.champion, alarm, monitor.delta, steps)
+        raised = alerts.concept_drift(self._stamp(now), self.state.champion, alarm, steps, knowledge.spec)
         self.state.regime = steps[0].time
         for comparison in self.state.comparisons.values():
             comparison.restart()
@@ -266,25 +260,28 @@ class ModelWatch:
             return
         for cohort in self.cohorts.close(self.state.watermark, knowledge.spec.monitors.allowed_lateness_days):
             self.changes.cohorts.add(cohort.key)
-            if cohort.total.examples:
+            if cohort.examples:
                 self._measure(cohort, knowledge, now)
                 self._judge(cohort, knowledge, now)
 
     def _judge(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
-        if cohort.arm not in {"champion", "external"} or cohort.total.examples < MIN_COHORT_EXAMPLES:
+        if cohort.arm not in {"champion", "external"} or cohort.examples < MIN_COHORT_EXAMPLES:
             return
-        self._judge_accuracy(cohort, knowledge, now)
+        self._judge_performance(cohort, knowledge, now)
         if knowledge.spec.monitors.fairness.alert:
             self._judge_fairness(cohort, knowledge, now)
 
-    def _judge_accuracy(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
-        least = knowledge.spec.monitors.performance.min_accuracy
-        key = f"{arm_title(cohort.arm, cohort.version)}|accuracy"
-        if least is None or cohort.accuracy >= least:
-            self.state.breached.pop(key, None)
-            return
-        since = self.state.breached.setdefault(key, cohort.span.start)
-        raised = alerts.low_accuracy(self._stamp(now), cohort, least, since)
+    def _judge_performance(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
+        for asked in asked_of(cohort, knowledge.spec.monitors.performance):
+            key = f"{arm_title(cohort.arm, cohort.version)}|{asked.metric}"
+            if asked.holds:
+                self.state.breached.pop(key, None)
+                continue
+            since = self.state.breached.setdefault(key, cohort.span.start)
+            raised = alerts.poor_performance(self._stamp(now), cohort, asked, since)
+            self._raise_for(cohort, raised, knowledge)
+
+    def _raise_for(self, cohort: Cohort, raised: AlertRaised, knowledge: Knowledge) -> None:
         answers_now = cohort.version == self.state.champion
         first = self.trail.first_from(max(cohort.span.start, self.state.regime or cohort.span.start))
         self._raise(raised, knowledge, "performance" if answers_now else None, first)

@@ -30,6 +30,11 @@ const known = (value) => value !== null && value !== undefined;
 const count = (value) => (known(value) ? value.toLocaleString("en") : "–");
 const percent = (value, digits = 1) => (known(value) ? `${(100 * value).toFixed(digits)} %` : "–");
 const decimal = (value, digits = 3) => (known(value) ? value.toFixed(digits) : "–");
+const short = (value) => (known(value) ? String(Number(value.toPrecision(4))) : "–");
+/** A regression is shown by its mean absolute error, which stands among `metrics`; any other model by its accuracy. */
+const isError = (part) => known(part?.metrics?.mae);
+const figure = (part) => (isError(part) ? part.metrics.mae : part?.accuracy);
+const said = (part) => (isError(part) ? short(part.metrics.mae) : percent(part?.accuracy));
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(100 * value).toFixed(1)}`;
 const day = (text) => (text ? text.slice(0, 10) : "");
 const moment = (text) => (text ? `${text.slice(0, 10)} ${text.slice(11, 19)}` : "");
@@ -124,8 +129,11 @@ function drawTiles(list, model) {
   const name = !champion ? "none yet" : champion.version ? `version ${champion.version}` : "external";
   const running = model.trainings.filter((run) => run.stage !== "finished" && run.stage !== "failed").length;
   const tile = (title, value, more) => element("div", {}, element("dt", {}, title), element("dd", {}, value, element("small", {}, more)));
+  for (const head of document.querySelectorAll("[data-figure]")) head.textContent = isError(served) ? "Mean absolute error" : "Accuracy";
   list.replaceChildren(
-    tile("Served accuracy", percent(served?.recent_accuracy), served ? `last 500; ${percent(served.accuracy)} overall` : "no labels yet"),
+    isError(served)
+      ? tile("Served error", short(served.metrics.recent_mae), `mean absolute, lately; ${short(served.metrics.mae)} overall`)
+      : tile("Served accuracy", percent(served?.recent_accuracy), served ? `last 500; ${percent(served.accuracy)} overall` : "no labels yet"),
     tile("Champion", name, champion?.learner ?? (champion ? "the producers' own" : "waiting for a first version")),
     tile("Labelled examples", count(model.labelled_examples), served ? `${count(served.examples)} served` : "history"),
     tile("Alerts", count(model.alerts_total), model.alerts.length ? `last: ${model.alerts[0].kind}` : "none so far"),
@@ -144,8 +152,8 @@ function drawArms(table, arms) {
       cell(name(arm)),
       cell(learner(arm)),
       number(count(arm.examples)),
-      number(percent(arm.accuracy)),
-      cell(meter(arm.recent_accuracy, arm.arm, percent(arm.recent_accuracy))),
+      number(said(arm)),
+      isError(arm) ? cell(short(arm.metrics.recent_mae)) : cell(meter(arm.recent_accuracy, arm.arm, percent(arm.recent_accuracy))),
       cell(interval(arm.comparison)),
     );
   rows(table, arms, row, 7, "No version answers yet.");
@@ -160,18 +168,19 @@ function band(points, x, y, low, className) {
   return shape("path", { d: `M${[...upper, ...lower].join("L")}Z`, class: `band ${className}` });
 }
 
-const accuracyOf = (estimate) => estimate.estimates.accuracy;
+const figureOf = (estimate) => estimate.estimates.accuracy ?? estimate.estimates.mae;
+const saidOf = (estimate) => (estimate.estimates.accuracy ? percent(figureOf(estimate).value) : short(figureOf(estimate)?.value));
 
 /** Estimates of a series: a dashed line through them, a whisker at each. */
 function estimated(name, estimates, x, y, low, high, className) {
-  const mine = estimates.filter((each) => seriesName(each) === name && accuracyOf(each)).sort((a, b) => (a.cohort.start < b.cohort.start ? -1 : 1));
+  const mine = estimates.filter((each) => seriesName(each) === name && figureOf(each)).sort((a, b) => (a.cohort.start < b.cohort.start ? -1 : 1));
   if (!mine.length) return [];
   const at = (value) => y(Math.max(low, Math.min(high, value))).toFixed(1);
-  const path = mine.map((each, index) => `${index ? "L" : "M"}${x(each.cohort.start).toFixed(1)} ${at(accuracyOf(each).value)}`);
+  const path = mine.map((each, index) => `${index ? "L" : "M"}${x(each.cohort.start).toFixed(1)} ${at(figureOf(each).value)}`);
   const whiskers = mine.map((each) => {
     const where = x(each.cohort.start).toFixed(1);
-    const line = shape("line", { x1: where, x2: where, y1: at(accuracyOf(each).lower), y2: at(accuracyOf(each).upper), class: `estimate ${className}` });
-    line.append(shape("title", {}, `${name}, ${day(each.cohort.start)}: estimated ${percent(accuracyOf(each).value)}`));
+    const line = shape("line", { x1: where, x2: where, y1: at(figureOf(each).lower), y2: at(figureOf(each).upper), class: `estimate ${className}` });
+    line.append(shape("title", {}, `${name}, ${day(each.cohort.start)}: estimated ${saidOf(each)}`));
     return line;
   });
   return [shape("path", { d: path.join(""), class: `estimate ${className}` }), ...whiskers];
@@ -186,8 +195,9 @@ function drawChart(place, model) {
     const points = byName.get(name);
     const before = points.get(point.start);
     const examples = point.examples + (before?.examples ?? 0);
-    const right = point.examples * point.accuracy + (before ? before.examples * before.accuracy : 0);
-    points.set(point.start, before ? { examples, accuracy: right / examples } : point);
+    const sum = point.examples * figure(point) + (before ? before.examples * figure(before) : 0);
+    const both = isError(point) ? { examples, metrics: { mae: sum / examples } } : { examples, accuracy: sum / examples };
+    points.set(point.start, before ? both : point);
   }
   const names = [...byName.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   const starts = [...new Set([...cohorts.map((point) => point.start), ...model.estimates.map((each) => each.cohort.start)])].sort();
@@ -196,20 +206,21 @@ function drawChart(place, model) {
     $("legend").replaceChildren();
     return;
   }
-  const values = cohorts.map((point) => point.accuracy);
-  const low = Math.max(0, Math.floor(Math.min(...values) * 10 - 0.2) / 10);
-  const high = Math.min(1, Math.ceil(Math.max(...values) * 10 + 0.2) / 10);
+  const values = cohorts.map(figure);
+  const errors = cohorts.some(isError);
+  const low = errors ? 0 : Math.max(0, Math.floor(Math.min(...values) * 10 - 0.2) / 10);
+  const high = errors ? Math.max(...values) * 1.1 || 1 : Math.min(1, Math.ceil(Math.max(...values) * 10 + 0.2) / 10);
   const [width, height, left, bottom] = [1140, 240, 44, 24];
   const first = Date.parse(starts[0]);
   const last = Date.parse(starts[starts.length - 1]);
   const x = (start) => (last > first ? left + ((Date.parse(start) - first) / (last - first)) * (width - left - 12) : (width + left) / 2);
   const y = (value) => 8 + ((high - value) / (high - low)) * (height - bottom - 8);
   const picture = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": chartWords(names, byName) });
-  const step = high - low > 0.45 ? 0.2 : 0.1;
+  const step = errors ? high / 4 : high - low > 0.45 ? 0.2 : 0.1;
   for (let value = low; value <= high + 1e-9; value += step) {
     picture.append(
       shape("line", { class: "grid", x1: left, x2: width - 4, y1: y(value), y2: y(value) }),
-      shape("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, `${Math.round(value * 100)} %`),
+      shape("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, errors ? short(Number(value.toPrecision(2))) : `${Math.round(value * 100)} %`),
     );
   }
   const labels = starts.length > 8 ? [0, 0.25, 0.5, 0.75, 1].map((share) => starts[Math.round(share * (starts.length - 1))]) : starts;
@@ -220,13 +231,13 @@ function drawChart(place, model) {
   names.forEach((name, index) => {
     const className = `s${(index % 6) + 1}`;
     const points = [...byName.get(name)].sort(([a], [b]) => (a < b ? -1 : 1));
-    const path = points.map(([start, point], at) => `${at ? "L" : "M"}${x(start).toFixed(1)} ${y(point.accuracy).toFixed(1)}`);
+    const path = points.map(([start, point], at) => `${at ? "L" : "M"}${x(start).toFixed(1)} ${y(figure(point)).toFixed(1)}`);
     if (points.every(([, point]) => known(point.lower))) picture.append(band(points, x, y, low, className));
     picture.append(shape("path", { d: path.join(""), class: className }));
     picture.append(...estimated(name, model.estimates, x, y, low, high, className));
     for (const [start, point] of points) {
-      const dot = shape("circle", { cx: x(start), cy: y(point.accuracy), r: 2.6, class: className });
-      dot.append(shape("title", {}, `${name}, ${day(start)}: ${percent(point.accuracy)} of ${count(point.examples)}`));
+      const dot = shape("circle", { cx: x(start), cy: y(figure(point)), r: 2.6, class: className });
+      dot.append(shape("title", {}, `${name}, ${day(start)}: ${said(point)} of ${count(point.examples)}`));
       picture.append(dot);
     }
   });
@@ -241,7 +252,8 @@ function drawChart(place, model) {
 
 function chartWords(names, byName) {
   const newest = (name) => [...byName.get(name)].sort(([a], [b]) => (a < b ? 1 : -1))[0];
-  return `Accuracy by prediction time. ${names.map((name) => `${name}: ${percent(newest(name)[1].accuracy)} since ${day(newest(name)[0])}`).join("; ")}.`;
+  const what = names.some((name) => isError(newest(name)[1])) ? "Mean absolute error" : "Accuracy";
+  return `${what} by prediction time. ${names.map((name) => `${name}: ${said(newest(name)[1])} since ${day(newest(name)[0])}`).join("; ")}.`;
 }
 
 /** The newest windows of every arm in numbers, realised and estimated side by side. */
@@ -253,7 +265,7 @@ function drawCohorts(table, model) {
   const start = (line) => line.cohort?.start ?? line.estimate.cohort.start;
   lines.sort((a, b) => Date.parse(start(b)) - Date.parse(start(a)));
   const row = ({ cohort, estimate }) => {
-    const guess = estimate && accuracyOf(estimate);
+    const guess = estimate && figureOf(estimate);
     const doubtful = estimate?.doubts?.length;
     return element(
       "tr",
@@ -261,8 +273,8 @@ function drawCohorts(table, model) {
       cell(day(start({ cohort, estimate }))),
       cell(element("span", {}, badge((cohort ?? estimate).arm), element("small", {}, ` ${(cohort ?? estimate).version || ""}`))),
       number(count(cohort?.examples ?? estimate?.labelled ?? 0)),
-      cell(share(cohort?.accuracy, cohort && known(cohort.lower) ? cohort : null, { low: 0.5 })),
-      cell(guess ? share(guess.value, guess, { low: 0.5, className: "estimate" }) : element("span", { class: "none" }, "–")),
+      cell(isError(cohort) ? said(cohort) : share(cohort?.accuracy, cohort && known(cohort.lower) ? cohort : null, { low: 0.5 })),
+      cell(guess && !estimate.estimates.accuracy ? `${short(guess.value)} [${short(guess.lower)}, ${short(guess.upper)}]` : guess ? share(guess.value, guess, { low: 0.5, className: "estimate" }) : element("span", { class: "none" }, "–")),
       number(count(estimate?.events)),
       cell(doubtful ? badge("doubtful", estimate.doubts.join(" ")) : cohort && !cohort.closed ? badge("open") : null),
     );
@@ -394,7 +406,7 @@ function drawGroups(table, { groups, fairness }) {
       cell(share(group.selection_rate, group.selection_interval)),
       cell(share(group.true_positive_rate, group.true_positive_interval)),
       cell(share(group.false_positive_rate, group.false_positive_interval)),
-      cell(share(group.accuracy, group.accuracy_interval)),
+      cell(isError(group) ? `${said(group)}, bias ${short(group.metrics.bias)}` : share(group.accuracy, group.accuracy_interval)),
     );
   rows(table, shown, row, 7, "");
 }

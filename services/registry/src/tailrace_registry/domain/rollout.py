@@ -71,13 +71,20 @@ def comparison_evidence(compared: ArmsCompared) -> Evidence:
     """What a move of a candidate rests on: the comparison, in one line."""
     summary = (
         f"version {compared.candidate} is {compared.verdict} against version {compared.champion} on "
-        f"{compared.examples:,} examples: accuracy {compared.candidate_accuracy:.4f} and "
-        f"{compared.champion_accuracy:.4f}, difference {compared.mean_difference:+.4f} "
+        f"{compared.examples:,} examples: {_figures(compared)}, difference {compared.mean_difference:+.4f} "
         f"in [{compared.lower:+.4f}, {compared.upper:+.4f}]"
     )
     return Evidence(
         kind="comparison", event_id=compared.evaluation_id, summary=summary, derived_from=compared.derived_from
     )
+
+
+def _figures(compared: ArmsCompared) -> str:
+    """How both did: accuracy, or the mean absolute error of a regression."""
+    if compared.candidate_accuracy is not None and compared.champion_accuracy is not None:
+        return f"accuracy {compared.candidate_accuracy:.4f} and {compared.champion_accuracy:.4f}"
+    candidate, champion = compared.candidate_metrics.get("mae", 0.0), compared.champion_metrics.get("mae", 0.0)
+    return f"mean absolute error {candidate:.4g} and {champion:.4g}"
 
 
 def _may_be_first(model: Model, version: VersionChanged) -> bool:
