@@ -55,6 +55,7 @@ from tailrace_statistics.columns import NumericalFold, merge
 LOG = Log("labelled-examples", 2)
 WINDOWS = Log("feature-statistics", 2)
 E = TypeVar("E", bound=Event)
+MONTHS = timedelta(days=120)
 
 
 class World:
@@ -385,6 +386,28 @@ async def test_drift_of_a_regression_is_found_dated_and_told_in_litres(world: Wo
     assert "the mean absolute error of version 1 rose from 4" in alert.message
     assert abs((alert.since - labelled(600, 1).time).days) <= 2
     assert alert.led_to
+
+
+async def test_a_regression_that_overrates_one_group_alerts_in_litres(world: World) -> None:
+    """A model could overrate everything from one quay, and only rates of classes would be looked at."""
+    fairness = {"max_bias_difference": 3, "max_mae_difference": 3, "min_group_examples": 20}
+    known = on_trial(**{**LITRES, "monitors": {"window_days": 40, "allowed_lateness_days": 0, "fairness": fairness}})
+    leaning = [
+        labelled(n, 50 + n % 7 / 8, answered("champion", 50 + n % 5 / 8 + (8 if n % 2 else -8), 1), time=FIRST_DAY)
+        for n in range(200)
+    ]
+    await world.observe(known, [*leaning, labelled(200, 50, answered("champion", 50, 1), time=FIRST_DAY + MONTHS)])
+    (alert,) = [each for each in await world.events(AlertRaised) if each.kind == "fairness"]
+    assert (alert.subject, alert.statistic, alert.threshold) == ("quay", "mean error difference", 3)
+    assert alert.value == pytest.approx(16, abs=0.5)
+    assert "the mean error of version 1 is 1" in alert.message
+    assert "higher for quay=north than for quay=south" in alert.message
+    assert alert.message.endswith("the spec allows 3")
+    measured = [each for each in await world.events(PerformanceMeasured) if each.examples == 200][-1]
+    assert [(each.rate, each.over) for each in measured.comparisons] == [("mae", ()), ("bias", ("difference",))]
+    north = measured.groups[0]
+    assert north.bias_interval is not None
+    assert north.bias_interval.lower < north.metrics["bias"] < (north.bias_interval.upper or 0)
 
 
 async def test_unequal_selection_of_groups_alerts_when_the_cohort_closes(world: World) -> None:

@@ -536,18 +536,20 @@ class GroupRates(Value):
     true_positive_interval: Bounds | None = None
     false_positive_interval: Bounds | None = None
     accuracy_interval: Bounds | None = None
+    mae_interval: Bounds | None = None
+    bias_interval: Bounds | None = None
     metrics: dict[str, float] = Field(default={}, description="of a regression: mae, rmse, bias")
 
 
 class GroupsCompared(Value):
-    """A rate of one protected group against that of another one of the same attribute.
+    """A rate, or an error, of one protected group against that of another one of the same attribute.
 
     `difference` is the group's rate less the reference's, `ratio` the group's over the reference's. The intervals hold
     together: with `confidence` all that were looked at, over all attributes, cover the truth at once.
     """
 
     attribute: str
-    rate: FairnessRate
+    rate: FairnessRate | Literal["mae", "bias"]
     group: str
     reference: str
     difference: float

@@ -295,6 +295,12 @@ class FairnessMonitor(_Part):
     min_ratio: Share | None = Field(
         default=None, description="smallest allowed ratio of two groups, the lower over the higher; 0.8: four-fifths"
     )
+    max_mae_difference: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="regression: largest allowed gap of mean absolute errors, in the label's unit"
+    )
+    max_bias_difference: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="regression: largest allowed gap of biases (mean of prediction less label)"
+    )
     min_group_examples: int = Field(default=200, gt=0, description="smaller groups are shown and not judged")
     intersections: bool = Field(default=True, description="also judge the groups that two or more attributes make")
     error_rate: Share = Field(

@@ -81,7 +81,7 @@ class GroupCounts(NamedTuple):
             true_positive_rate=positive.share,
             false_positive_rate=negative.share,
             accuracy=right.share,
-            cell=_cell_names(attribute, group),
+            cell=cell_names(attribute, group),
             judged=min_examples is not None and self.examples >= min_examples,
             selection_interval=_wilson(selected),
             true_positive_interval=_wilson(positive),
@@ -90,7 +90,7 @@ class GroupCounts(NamedTuple):
         )
 
 
-def _cell_names(attribute: str, group: str) -> dict[str, str]:
+def cell_names(attribute: str, group: str) -> dict[str, str]:
     """The value of each attribute, where the group is an intersection."""
     names, values = attribute.split(CROSS), group.split(CROSS)
     return dict(zip(names, values, strict=True)) if 1 < len(names) == len(values) else {}

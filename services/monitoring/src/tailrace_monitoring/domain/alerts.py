@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tailrace_contracts.events import AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
-from tailrace_contracts.spec import ConceptDriftMonitor, DriftMonitor, FairnessRate, ModelSpec, Monitors, NumericalLabel
+from tailrace_contracts.spec import ConceptDriftMonitor, DriftMonitor, ModelSpec, Monitors, NumericalLabel
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Asked, Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
@@ -108,10 +108,12 @@ def _span(cohort: Cohort, since: datetime) -> str:
     return f"{_day(cohort.span.start)} to {_day(cohort.span.end)}{earlier}"
 
 
-_RATE_WORDS: dict[FairnessRate, str] = {
+_RATE_WORDS = {
     "selection_rate": "selection rate",
     "true_positive_rate": "true positive rate",
     "false_positive_rate": "false positive rate",
+    "mae": "mean absolute error",
+    "bias": "mean error",
 }
 
 
@@ -140,13 +142,14 @@ def _gap(who: str, pair: GroupsCompared, span: str, most: float) -> tuple[float,
     ends = (pair.difference_interval.lower, pair.difference_interval.upper or 0.0)
     least, most_likely = sorted(abs(end) for end in ends)
     named = f"{pair.attribute}={high}", f"{pair.attribute}={low}"
-    size = f"{abs(pair.difference):.1%}"
+    form = "{:.4g}" if pair.rate in {"mae", "bias"} else "{:.1%}"
+    size, at_least, at_most, allowed = (form.format(each) for each in (abs(pair.difference), least, most_likely, most))
     said = (
         f"{who} selects {named[0]} {size} more often than {named[1]}"
         if pair.rate == "selection_rate"
         else f"the {_RATE_WORDS[pair.rate]} of {who} is {size} higher for {named[0]} than for {named[1]}"
     )
-    return abs(pair.difference), f"{said} (by {least:.1%} to {most_likely:.1%}) {span}; the spec allows {most:.1%}"
+    return abs(pair.difference), f"{said} (by {at_least} to {at_most}) {span}; the spec allows {allowed}"
 
 
 def _ratio(who: str, pair: GroupsCompared, span: str, least: float) -> tuple[float, str]:

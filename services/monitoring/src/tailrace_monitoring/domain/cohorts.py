@@ -27,6 +27,7 @@ from tailrace_contracts.events import (
 from tailrace_contracts.spec import FairnessMonitor, ModelSpec, NumericalLabel, PerformanceMonitor
 from tailrace_monitoring.domain.estimation import Ledger
 from tailrace_monitoring.domain.spans import Spans
+from tailrace_statistics.error_gaps import compare_errors, error_rates, limit_of
 from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import CROSS, GroupCounts, compare_groups, group_rates
 
@@ -142,18 +143,11 @@ class Cohort(BaseModel):
             rates
             for attribute, groups in sorted(self.groups.items())
             for rates in group_rates(attribute, groups, monitor.min_group_examples)
-        ) + tuple(
-            GroupRates(
-                attribute=attribute,
-                group=group,
-                examples=sums.examples,
-                metrics=sums.metrics(),
-                cell=dict(zip(attribute.split(CROSS), group.split(CROSS), strict=False)),
-                judged=sums.examples >= monitor.min_group_examples,
-            )
-            for attribute, groups in sorted(self.group_errors.items())
-            for group, sums in sorted(groups.items())
-        )
+        ) + tuple(error_rates(self.group_errors, monitor.min_group_examples))
+
+    def comparisons(self, monitor: FairnessMonitor) -> tuple[GroupsCompared, ...]:
+        """Groups against each other: their rates, or the errors of a regression."""
+        return compare_groups(self.groups, monitor) + compare_errors(self.group_errors, monitor)
 
     def measured(self, evaluation_id: str, model: str, monitor: FairnessMonitor, now: datetime) -> PerformanceMeasured:
         """As the topic says it."""
@@ -167,7 +161,7 @@ class Cohort(BaseModel):
             accuracy=self.accuracy,
             metrics=self.errors.metrics(),
             groups=self.rates(monitor),
-            comparisons=compare_groups(self.groups, monitor),
+            comparisons=self.comparisons(monitor),
             derived_from=self.spans.ranges(),
             time=now,
         )
@@ -220,6 +214,12 @@ class Unfair(NamedTuple):
     pair: GroupsCompared
     limit: Literal["difference", "ratio"]
 
+    def allowed(self, monitor: FairnessMonitor) -> float:
+        """The limit of the spec that is broken."""
+        if self.pair.rate in {"mae", "bias"}:
+            return limit_of("mae" if self.pair.rate == "mae" else "bias", monitor) or 0.0
+        return (monitor.min_ratio if self.limit == "ratio" else monitor.max_difference) or 0.0
+
 
 def unfair_pairs(cohort: Cohort, monitor: FairnessMonitor) -> Iterator[Unfair]:
     """For each attribute, rate and limit the pair that lies furthest apart, where it breaks the limit.
@@ -227,7 +227,7 @@ def unfair_pairs(cohort: Cohort, monitor: FairnessMonitor) -> Iterator[Unfair]:
     An intersection is left out where one of its attributes breaks the same limit by itself: that says it already.
     """
     worst: dict[tuple[str, str, str], Unfair] = {}
-    for pair in compare_groups(cohort.groups, monitor):
+    for pair in cohort.comparisons(monitor):
         for broken in pair.over:
             found = Unfair(pair, broken)
             worst[pair.attribute, pair.rate, broken] = max(

@@ -7,6 +7,7 @@ from typing import Any
 from tailrace_contracts.coverage import coverage_of
 from tailrace_contracts.events import CoverageMeasured
 from tailrace_contracts.spec import FairnessMonitor
+from tailrace_statistics.error_gaps import compare_errors, error_rates
 from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import GroupCounts, compare_groups, group_rates
 from tailrace_statistics.intervals import wilson_interval
@@ -141,17 +142,17 @@ def _groups(rows: list[Row], monitor: FairnessMonitor) -> list[Row]:
         for attribute, counts in sorted(_counts(rows).items())
         for rates in group_rates(attribute, counts, monitor.min_group_examples)
     ] + [
-        {"attribute": attribute, "group": group, "cohort": rows[0]["body"]["span"], **_errors(sums, monitor)}
-        for attribute, groups in sorted((rows[0]["body"].get("group_errors", {}) if rows else {}).items())
-        for group, sums in sorted(groups.items())
+        {**rates.model_dump(), "cohort": rows[0]["body"]["span"]}
+        for rates in error_rates(_error_sums(rows), monitor.min_group_examples)
     ]
 
 
-def _errors(sums: list[float], monitor: FairnessMonitor) -> Row:
-    """The figures of a regression's group, from the sums of its errors."""
-    count, absolute, squared, signed = sums
-    found = ErrorSums(int(count), absolute, squared, signed)
-    return {"examples": found.examples, "metrics": found.metrics(), "judged": count >= monitor.min_group_examples}
+def _error_sums(rows: list[Row]) -> dict[str, dict[str, ErrorSums]]:
+    groups = rows[0]["body"].get("group_errors", {}) if rows else {}
+    return {
+        attribute: {group: ErrorSums(int(sums[0]), *sums[1:]) for group, sums in found.items()}
+        for attribute, found in groups.items()
+    }
 
 
 def _fairness(rows: list[Row], monitor: FairnessMonitor) -> Row | None:
@@ -159,13 +160,14 @@ def _fairness(rows: list[Row], monitor: FairnessMonitor) -> Row | None:
     if not rows:
         return None
     cohort = rows[0]["body"]
+    compared = compare_groups(_counts(rows), monitor) + compare_errors(_error_sums(rows), monitor)
     return {
         "cohort": cohort["span"],
         "arm": cohort["arm"],
         "version": cohort["version"],
         "closed": cohort["closed"],
         "limits": monitor.model_dump(),
-        "comparisons": [each.model_dump() for each in compare_groups(_counts(rows), monitor)],
+        "comparisons": [each.model_dump() for each in compared],
     }
 
 

@@ -290,11 +290,11 @@ class ModelWatch:
         monitor, who = knowledge.spec.monitors.fairness, arm_title(cohort.arm, cohort.version)
         before = {key: since for key, since in self.state.breached.items() if key.startswith(f"{who}|fairness|")}
         for found in unfair_pairs(cohort, monitor):
-            pair, limit = found.pair, monitor.min_ratio if found.limit == "ratio" else monitor.max_difference
+            pair = found.pair
             key = f"{who}|fairness|{pair.attribute}|{pair.rate}|{found.limit}"
             since = self.state.breached.setdefault(key, cohort.span.start)
             before.pop(key, None)
-            raised = alerts.unfair(self._stamp(now), cohort, found, limit or 0.0, since)
+            raised = alerts.unfair(self._stamp(now), cohort, found, found.allowed(monitor), since)
             self._raise(raised, knowledge, None, None)
         for key in before:
             del self.state.breached[key]

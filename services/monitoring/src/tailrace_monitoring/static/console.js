@@ -72,15 +72,15 @@ function interval(comparison) {
 }
 
 /** A share with its interval: a dot in a span on a scale from 0 to 1 (or `low` to `high`), and the numbers in words. */
-function share(value, bounds, { low = 0, high = 1, className = "" } = {}) {
+function share(value, bounds, { low = 0, high = 1, className = "", say = null } = {}) {
   if (!known(value)) return element("span", { class: "none" }, "–");
   const at = (point) => 3 + ((Math.max(low, Math.min(high, point)) - low) / (high - low)) * 94;
   const picture = shape("svg", { viewBox: "0 0 100 12", class: "whisker", "aria-hidden": "true" }, shape("line", { class: "axis", x1: 3, x2: 97, y1: 6, y2: 6 }));
   if (low < 0) picture.append(shape("line", { class: "zero", x1: at(0), x2: at(0), y1: 1, y2: 11 }));
   if (bounds) picture.append(shape("line", { class: `span ${className}`, x1: at(bounds.lower), x2: at(bounds.upper ?? high), y1: 6, y2: 6 }));
   picture.append(shape("circle", { class: `dot ${className}`, cx: at(value), cy: 6, r: 3.4 }));
-  const digits = low < 0 ? signed : (point) => (100 * point).toFixed(1);
-  const words = low < 0 ? signed(value) : percent(value);
+  const digits = say ?? (low < 0 ? signed : (point) => (100 * point).toFixed(1));
+  const words = say ? say(value) : low < 0 ? signed(value) : percent(value);
   const between = bounds ? `[${digits(bounds.lower)}, ${digits(bounds.upper ?? high)}]` : null;
   return element("div", { class: "share" }, picture, element("span", {}, words, between ? element("small", {}, ` ${between}`) : null));
 }
@@ -375,16 +375,18 @@ function drawSlices(table, model) {
 }
 
 /** Fill a select, keep what was chosen, and give back the choice. */
-function options(select, names) {
+function options(select, names, words = {}) {
   const chosen = names.includes(select.value) ? select.value : names[0];
   if (JSON.stringify([...select.options].map((each) => each.value)) !== JSON.stringify(names)) {
-    select.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    select.replaceChildren(...names.map((name) => element("option", { value: name }, words[name] ?? name)));
   }
   select.value = chosen;
   return chosen;
 }
 
-const RATE_WORDS = { selection_rate: "selection rate", true_positive_rate: "true positive rate", false_positive_rate: "false positive rate" };
+const RATE_WORDS = { selection_rate: "selection rate", true_positive_rate: "true positive rate", false_positive_rate: "false positive rate", mae: "mean absolute error", bias: "bias" };
+const RATE_HEADS = ["Selected", "True positives", "False positives", "Accuracy"];
+const ERROR_HEADS = ["Mean absolute error", "Bias", "Root mean squared", ""];
 const crossed = (attribute) => attribute.includes(" x ");
 
 function drawGroups(table, { groups, fairness }) {
@@ -396,6 +398,24 @@ function drawGroups(table, { groups, fairness }) {
   const both = groups.some((group) => crossed(group.attribute));
   $("crossed").parentElement.hidden = !both;
   const shown = groups.filter((group) => $("crossed").checked || !crossed(group.attribute));
+  const errors = groups.some(isError);
+  [...table.tHead.rows[0].cells].slice(3).forEach((head, index) => (head.textContent = (errors ? ERROR_HEADS : RATE_HEADS)[index]));
+  const most = Math.max(1e-9, ...shown.map((group) => group.mae_interval?.upper ?? group.metrics.mae ?? 0));
+  const lean = Math.max(1e-9, ...shown.flatMap((group) => (group.bias_interval ? [Math.abs(group.bias_interval.lower), Math.abs(group.bias_interval.upper)] : [Math.abs(group.metrics.bias ?? 0)])));
+  const figures = (group) =>
+    errors
+      ? [
+          cell(share(group.metrics.mae, group.mae_interval, { high: most, say: short })),
+          cell(share(group.metrics.bias, group.bias_interval, { low: -lean, high: lean, say: short })),
+          cell(short(group.metrics.rmse)),
+          cell(null),
+        ]
+      : [
+          cell(share(group.selection_rate, group.selection_interval)),
+          cell(share(group.true_positive_rate, group.true_positive_interval)),
+          cell(share(group.false_positive_rate, group.false_positive_interval)),
+          cell(share(group.accuracy, group.accuracy_interval)),
+        ];
   const row = (group) =>
     element(
       "tr",
@@ -403,10 +423,7 @@ function drawGroups(table, { groups, fairness }) {
       cell(group.attribute),
       element("th", { scope: "row" }, group.group, group.judged ? null : element("small", { title: "too few examples" }, " too few")),
       number(count(group.examples)),
-      cell(share(group.selection_rate, group.selection_interval)),
-      cell(share(group.true_positive_rate, group.true_positive_interval)),
-      cell(share(group.false_positive_rate, group.false_positive_interval)),
-      cell(isError(group) ? `${said(group)}, bias ${short(group.metrics.bias)}` : share(group.accuracy, group.accuracy_interval)),
+      ...figures(group),
     );
   rows(table, shown, row, 7, "");
 }
@@ -414,17 +431,25 @@ function drawGroups(table, { groups, fairness }) {
 function drawGaps(table, { fairness }) {
   if (!fairness) return;
   const { limits, comparisons } = fairness;
-  const rate = $("gap-rate").value;
-  const judged = limits.rates.includes(rate) && limits.alert;
-  const rules = [known(limits.max_difference) ? `at most ${+(100 * limits.max_difference).toFixed(1)} points apart` : null, known(limits.min_ratio) ? `a ratio of at least ${limits.min_ratio}` : null].filter(Boolean);
+  const kinds = [...new Set(comparisons.map((each) => each.rate))];
+  $("gap-rate").parentElement.hidden = !kinds.length;
+  if (!kinds.length) {
+    $("gaps-hint").textContent = "";
+    rows(table, [], null, 6, "There are no two groups large enough to compare.");
+    return;
+  }
+  const rate = options($("gap-rate"), kinds, RATE_WORDS);
+  const isFigure = rate === "mae" || rate === "bias";
+  const say = isFigure ? short : null;
+  const limit = { mae: limits.max_mae_difference, bias: limits.max_bias_difference }[rate];
+  const judged = limits.alert && (isFigure ? known(limit) : limits.rates.includes(rate));
+  const rules = isFigure ? [known(limit) ? `at most ${short(limit)} apart` : null].filter(Boolean) : [known(limits.max_difference) ? `at most ${+(100 * limits.max_difference).toFixed(1)} points apart` : null, known(limits.min_ratio) ? `a ratio of at least ${limits.min_ratio}` : null].filter(Boolean);
   const asked = judged && rules.length ? `The spec asks for ${rules.join(" and ")}.` : `The spec sets no limit for the ${RATE_WORDS[rate]}.`;
-  const held = comparisons.length
-    ? ` Each interval holds at ${percent(comparisons[0].confidence, 2)}, so that all that are judged hold together at ${percent(1 - limits.error_rate, 0)}.`
-    : "";
+  const held = ` Each interval holds at ${percent(comparisons[0].confidence, 2)}, so that all that are judged hold together at ${percent(1 - limits.error_rate, 0)}.`;
   $("gaps-hint").textContent = asked + held;
   const mine = comparisons.filter((each) => each.rate === rate && ($("crossed").checked || !crossed(each.attribute) || each.over.length));
   mine.sort((a, b) => b.over.length - a.over.length || Math.abs(b.difference) - Math.abs(a.difference));
-  const reach = Math.max(0.1, ...mine.flatMap((each) => [Math.abs(each.difference_interval.lower), Math.abs(each.difference_interval.upper)]));
+  const reach = Math.max(isFigure ? 1e-9 : 0.1, ...mine.flatMap((each) => [Math.abs(each.difference_interval.lower), Math.abs(each.difference_interval.upper)]));
   const ratio = (each) => {
     const upper = known(each.ratio_interval.upper) ? each.ratio_interval.upper.toFixed(2) : "∞";
     return element("span", {}, known(each.ratio) ? each.ratio.toFixed(2) : "–", element("small", {}, ` [${each.ratio_interval.lower.toFixed(2)}, ${upper}]`));
@@ -436,7 +461,7 @@ function drawGaps(table, { fairness }) {
       cell(each.attribute),
       element("th", { scope: "row" }, each.group),
       cell(each.reference),
-      cell(share(each.difference, each.difference_interval, { low: -reach, high: reach, className: each.over.length ? "worse" : "" })),
+      cell(share(each.difference, each.difference_interval, { low: -reach, high: reach, say, className: each.over.length ? "worse" : "" })),
       cell(ratio(each)),
       cell(each.over.length ? badge("over the limit", each.over.join(" and ")) : judged && rules.length ? badge("within") : null),
     );
