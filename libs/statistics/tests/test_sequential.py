@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace_statistics import PairedComparison
+from tailrace_statistics.sequential import STAKES, _log_capital
 
 DISAGREEMENT = 0.15
 
@@ -149,3 +151,59 @@ def test_an_error_rate_that_cannot_be_is_refused(error_rate: float) -> None:
     """A rollout at error rate 0 would wait for ever and nobody would know why."""
     with pytest.raises(ValueError, match="must lie between 0 and 1"):
         PairedComparison(error_rate)
+
+
+def fractions(
+    random: np.random.Generator, examples: int, mean: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Differences of two regressions' bounded losses: small, with this mean."""
+    return np.asarray(random.normal(mean, 0.05, size=examples).clip(-1, 1))
+
+
+def test_equal_regressions_are_seldom_ever_told_apart() -> None:
+    """Looking again and again would sooner or later promote a regression that is no better."""
+    random = np.random.default_rng(8)
+    verdicts = []
+    for _ in range(200):
+        comparison = PairedComparison(0.05)
+        for batch in np.split(fractions(random, 1_000, 0.0), 50):
+            comparison.update(batch)
+            if comparison.result().verdict != "undecided":
+                break
+        verdicts.append(comparison.result().verdict)
+    # 5 % of 200 are 10; binomial, 19 or more come by chance once in 200.
+    assert verdicts.count("better") <= 18
+    assert verdicts.count("worse") <= 18
+
+
+def test_a_regression_that_is_a_little_better_is_found() -> None:
+    """Small losses would be taken for as uncertain as large ones, and a candidate wait in shadow for ever."""
+    random = np.random.default_rng(9)
+    comparison = PairedComparison(0.05)
+    comparison.update(fractions(random, 1_000, 0.015))
+    result = comparison.result()
+    assert (result.verdict, 0 < result.lower < 0.015 < result.upper < 0.06) == ("better", True)
+    assert PairedComparison.load(json.loads(json.dumps(comparison.dump()))).result() == result
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.floats(-0.99, 0.99))
+@settings(deadline=None)
+def test_the_capital_is_never_overstated(differences: list[float], m: float) -> None:
+    """The promise that an equal candidate is seldom promoted would not hold for fractions."""
+    comparison = PairedComparison(0.05)
+    comparison.update(differences)
+    truth = [
+        math.log(share) + sum(math.log1p(stake * (each - m)) for each in differences)
+        for stake, share in STAKES.items()
+        if stake * (1 + m) < 1
+    ]
+    exact = max(truth) + math.log(sum(math.exp(each - max(truth)) for each in truth))
+    assert _log_capital(m, comparison._sums()) <= exact + 1e-9
+
+
+def test_a_state_of_before_the_squares_is_read() -> None:
+    """An upgrade would forget every comparison that is under way."""
+    old = {"error_rate": 0.05, "examples": 100, "won": 12.0, "lost": 3.0}
+    comparison = PairedComparison(0.05)
+    comparison.update([1.0] * 12 + [-1.0] * 3 + [0.0] * 85)
+    assert PairedComparison.load(old).result() == comparison.result()
