@@ -31,7 +31,9 @@ def test_stretches_that_were_foretold_badly_widen_the_interval() -> None:
     steady = chance.normal(size=1000)
     wandering = steady + np.repeat([1.0, -1.0, 1.0, -1.0, 0.0], 200)
     rows = np.full(400, 2.0)
-    assert judged(wandering, folds, rows).common > 100 * judged(steady, folds, rows).common
+    foretold = np.full(1000, 2.0)
+    wide, narrow = (judged(2 + each, foretold, folds, rows).common for each in (wandering, steady))
+    assert wide > 100 * narrow
 
 
 @pytest.mark.parametrize("sampled", [100, 10_000])
@@ -39,9 +41,18 @@ def test_a_small_sample_of_rows_is_a_source_of_error(sampled: int) -> None:
     """The interval of a window would not know that only some of its rows were looked at."""
     folds = np.array_split(np.arange(1000), 5)
     foretold = np.tile([1.0, 3.0], sampled // 2)
-    assert judged(np.zeros(1000), folds, foretold).common == pytest.approx(1 / sampled)
+    assert judged(np.ones(1000), np.ones(1000), folds, foretold).common == pytest.approx(1 / sampled)
 
 
 def test_the_root_of_a_mean_square_has_the_roots_of_its_ends() -> None:
     """The RMSE would be given in the square of its unit."""
     assert root(mean_loss(0.0, 0, 10, Foretold(4.0, 0.0, 0.0))) == (2.0, 2.0, 2.0)
+
+
+def test_where_errors_become_large_they_scatter_more() -> None:
+    """The interval for a storm would be as narrow as one for calm weather."""
+    chance = np.random.default_rng(4)
+    folds = np.array_split(np.arange(1000), 5)
+    losses = np.abs(chance.normal(size=1000))
+    calm, storm = (judged(losses, np.full(1000, 0.8), folds, np.full(300, level)) for level in (0.8, 2.4))
+    assert storm.scatter == pytest.approx(9 * calm.scatter)

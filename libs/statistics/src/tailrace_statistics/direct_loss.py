@@ -41,15 +41,21 @@ class Foretold(NamedTuple):
     common: float
 
 
-def judged(residuals: Array, folds: Sequence[npt.NDArray[np.intp]], foretold: Array) -> Foretold:
-    """The mean of what is `foretold` for a window's rows, and how far it may be off by `residuals` on unseen rows."""
+def judged(losses: Array, unseen: Array, folds: Sequence[npt.NDArray[np.intp]], foretold: Array) -> Foretold:
+    """The mean of what is `foretold` for a window's rows, and how far it may be off.
+
+    `unseen` is what was foretold for the `losses` by what was learned without them. Large losses scatter more than small
+    ones, so the scatter about the two is taken in proportion to their squares.
+    """
+    residuals, level = losses - unseen, float(np.mean(unseen**2))
+    grown = float(np.mean(foretold**2)) / level if level > 0 and len(foretold) else 1.0
     scatter = float(residuals.var())
     means = np.array([residuals[fold].mean() for fold in folds])
     chance = np.array([scatter / max(len(fold), 1) for fold in folds])
     wandering = max(float(np.mean(means**2 - chance)), 0.0)
     sampled = float(foretold.var()) / max(len(foretold), 1)
     learned = scatter / max(len(residuals), 1)
-    return Foretold(max(float(foretold.mean()), 0.0), scatter, wandering + sampled + learned)
+    return Foretold(max(float(foretold.mean()), 0.0), grown * scatter, grown * (wandering + learned) + sampled)
 
 
 def mean_loss(known: float, labelled: int, rest: int, foretold: Foretold, confidence: float = 0.95) -> Estimated:

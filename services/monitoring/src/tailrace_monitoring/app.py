@@ -18,7 +18,7 @@ from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
 from tailrace_monitoring.adapters.prometheus import INSTRUMENTS, PrometheusMeter
 from tailrace_monitoring.adapters.references import StoredReferences
 from tailrace_monitoring.adapters.river_detectors import detector
-from tailrace_monitoring.adapters.sklearn_learners import tell_apart
+from tailrace_monitoring.adapters.sklearn_learners import foretell, tell_apart
 from tailrace_monitoring.consumers import WatchRole
 from tailrace_monitoring.domain.state import Tools
 from tailrace_monitoring.handlers import Watchers
@@ -75,6 +75,7 @@ def create_service(
             meter=PrometheusMeter(metrics),
             clock=clock,
             tell_apart=tell_apart,
+            foretell=foretell,
         ),
         PostgresNotebook(database),
     )

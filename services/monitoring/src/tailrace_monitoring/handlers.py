@@ -14,8 +14,10 @@ from datetime import datetime
 
 from tailrace_contracts.events import WindowSummarised
 from tailrace_contracts.ranges import Log
+from tailrace_contracts.spec import NumericalLabel
 from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.lessons import Foretell, learn_losses
 from tailrace_monitoring.domain.multivariate import TellApart, Told, comparable, tell
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import trail_length
@@ -35,6 +37,7 @@ class Watchers:
     meter: Meter
     clock: Clock
     tell_apart: TellApart | None = None
+    foretell: Foretell | None = None
     yardsticks: Yardsticks = field(default_factory=Yardsticks)
 
 
@@ -73,7 +76,10 @@ async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowl
         readings = await _readings(basis, placed[2], known, watchers)
         told = await _told_apart(basis, placed[2], known, watchers)
         if watch.observe_window(placed, trained_on.columns, readings, known, now) and placed[2].closed:
-            await _estimate(sitting, placed, known, now)
+            if isinstance(known.spec.label, NumericalLabel):
+                await _estimate_numbers(sitting, placed, known, watchers)
+            else:
+                await _estimate(sitting, placed, known, now)
             if told is not None:
                 watch.judge_rows(placed[2], told, known, now)
         changes = watch.changes
@@ -91,6 +97,28 @@ async def _estimate(
     sitting.watch.cohorts.take(await sitting.cohorts(sitting.watch.cohorts.unknown(keys)))
     past = {version: await sitting.labelled(version, start) for version in sorted({key.version for key in keys})}
     sitting.watch.estimate_window(placed, past, known, now)
+
+
+async def _estimate_numbers(
+    sitting: Sitting, placed: tuple[Log, int, WindowSummarised], known: Knowledge, watchers: Watchers
+) -> None:
+    """Estimate a regression's error in the window from its sampled rows, for what was served.
+
+    The learning takes a second or two, beside the event loop. A canary's rows are among the sampled ones.
+    """
+    monitor, window, watch = known.spec.monitors.estimation, placed[2], sitting.watch
+    if monitor is None or watchers.foretell is None:
+        return
+    for part in window.slices:
+        if part.arm not in {"champion", "external"} or part.events < monitor.min_events:
+            continue
+        key = CohortKey(window.window.start, part.arm, part.version or 0)
+        watch.cohorts.take(await sitting.cohorts(watch.cohorts.unknown([key])))
+        lessons = await sitting.lessons(key.version)
+        basis = await asyncio.to_thread(
+            learn_losses, lessons, window, known.spec, watch.state.regime, watchers.foretell
+        )
+        watch.estimate_numbers(placed, part, basis, known, watchers.clock.now())
 
 
 async def _told_apart(

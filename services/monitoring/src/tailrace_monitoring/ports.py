@@ -11,6 +11,7 @@ from tailrace_contracts.events import ClaimCheck, Event
 from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.lessons import Lesson
 from tailrace_monitoring.domain.state import Changes
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.yardsticks import Basis
@@ -38,6 +39,10 @@ class Sitting(Protocol):
 
     async def cohorts(self, keys: Iterable[CohortKey]) -> list[Cohort]:
         """Stored cohorts, those of the keys that there are."""
+        ...
+
+    async def lessons(self, version: int) -> list[Lesson]:
+        """Labelled answers of a version (0: none) that its error is foretold from, newest first, a bounded number."""
         ...
 
     async def labelled(self, version: int, before: datetime) -> list[Cohort]:

@@ -34,6 +34,7 @@ from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey, window_of
 from tailrace_monitoring.domain.estimation import PAST_COHORTS
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.lessons import KEPT, Lesson
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
@@ -86,9 +87,14 @@ class SilentMeter:
 class MemorySitting:
     """One model's watch for a while."""
 
-    def __init__(self, watch: ModelWatch, stored: dict[CohortKey, str]) -> None:
+    def __init__(self, watch: ModelWatch, stored: dict[CohortKey, str], lessons: Iterable[Lesson]) -> None:
         self.watch = watch
         self._stored = stored
+        self._lessons = sorted(lessons, key=lambda each: -each.number)
+
+    async def lessons(self, version: int) -> list[Lesson]:
+        """Labelled answers of a version, newest first."""
+        return [each for each in self._lessons if each.version == version][:KEPT]
 
     async def cohorts(self, keys: Iterable[CohortKey]) -> list[Cohort]:
         """Stored cohorts, those of the keys that there are."""
@@ -112,6 +118,7 @@ class MemoryWatches:
         self._states: dict[str, str] = {}
         self._steps: dict[str, list[Step]] = {}
         self._cohorts: dict[str, dict[CohortKey, str]] = {}
+        self._lessons: dict[str, dict[tuple[int, str], Lesson]] = {}
         self.published: list[Event] = []
 
     @asynccontextmanager
@@ -126,7 +133,9 @@ class MemoryWatches:
             [cohort for cohort in loaded if not cohort.closed],
             self._tools,
         )
-        yield MemorySitting(watch, stored)
+        lessons = self._lessons.setdefault(model, {})
+        yield MemorySitting(watch, stored, lessons.values())
+        lessons.update({(each.version, each.prediction_id): each for each in watch.changes.lessons})
         self._states[model] = watch.state.model_dump_json()
         self._steps.setdefault(model, []).extend(watch.changes.steps)
         stored.update((key, watch.cohorts[key].model_dump_json()) for key in watch.changes.cohorts)

@@ -17,6 +17,7 @@ from tailrace_contracts.events import AlertRaised, ArmsCompared, Event, Performa
 from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey
 from tailrace_monitoring.domain.estimation import PAST_COHORTS
+from tailrace_monitoring.domain.lessons import KEPT, Lesson
 from tailrace_monitoring.domain.quality import compact_columns, compact_slices
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
@@ -57,6 +58,14 @@ class PostgresSitting:
         )
         return [Cohort.model_validate_json(row["body"]) for row in rows]
 
+    async def lessons(self, version: int) -> list[Lesson]:
+        """Labelled answers of a version, newest first."""
+        rows = await self._sql.fetch(
+            "select body from lessons where model = $1 and version = $2 order by number desc limit $3",
+            *(self.watch.model, version, KEPT),
+        )
+        return [Lesson.model_validate_json(row["body"]) for row in rows]
+
     async def labelled(self, version: int, before: datetime) -> list[Cohort]:
         """Stored cohorts of a version with labels that began before a moment, newest first."""
         rows = await self._sql.fetch(
@@ -74,6 +83,7 @@ class PostgresSitting:
         await self._store_state()
         await self._store_examples(changes.steps)
         await self._store_cohorts(changes)
+        await self._store_lessons(changes.lessons)
         for each in changes.distances:
             await self._store_distances(each)
         await self._store_window(changes)
@@ -125,6 +135,20 @@ class PostgresSitting:
         if steps[0].number // length != (steps[-1].number + 1) // length:
             await self._sql.execute(
                 "delete from examples where model = $1 and number <= $2", model, steps[-1].number - length
+            )
+
+    async def _store_lessons(self, lessons: list[Lesson]) -> None:
+        if not lessons:
+            return
+        model, newest = self.watch.model, {(each.version, each.prediction_id): each for each in lessons}
+        await self._sql.executemany(
+            "insert into lessons (model, version, prediction_id, number, body) values ($1, $2, $3, $4, $5)"
+            " on conflict (model, version, prediction_id) do update set number = excluded.number, body = excluded.body",
+            [(model, *key, each.number, each.model_dump_json()) for key, each in newest.items()],
+        )
+        if lessons[0].number // KEPT != (lessons[-1].number + 1) // KEPT:
+            await self._sql.execute(
+                "delete from lessons where model = $1 and number <= $2", model, lessons[-1].number - 2 * KEPT
             )
 
     async def _store_cohorts(self, changes: Changes) -> None:

@@ -57,7 +57,7 @@ def foretell(lessons: Lessons, window: Table) -> Foretold:
          for place, fold in enumerate(folds)]
     )  # fmt: skip
     foretold = np.maximum(_learned(lessons, np.concatenate(folds)).predict(window.values), 0.0)
-    return judged(lessons.losses - unseen, folds, foretold)
+    return judged(lessons.losses, unseen, folds, foretold)
 
 
 def _learned(lessons: Lessons, chosen: Any) -> Any:

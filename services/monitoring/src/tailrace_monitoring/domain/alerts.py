@@ -11,6 +11,7 @@ from tailrace_contracts.spec import ConceptDriftMonitor, DriftMonitor, ModelSpec
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Asked, Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
+from tailrace_monitoring.domain.estimation import AtRisk
 from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.trail import Step, ranges_of
 from tailrace_monitoring.domain.windows import Fault, Measured
@@ -80,24 +81,31 @@ def poor_performance(stamp: Stamp, cohort: Cohort, asked: Asked, since: datetime
     )
 
 
-def low_estimate(stamp: Stamp, found: PerformanceEstimated, least: float) -> AlertRaised:
-    """Before its labels have come, a cohort may well be below the accuracy that the spec asks for."""
-    who, accuracy = arm_title(found.arm, found.version), found.estimates["accuracy"]
+def poor_estimate(stamp: Stamp, found: PerformanceEstimated, risk: AtRisk) -> AlertRaised:
+    """Before its labels have come, a cohort may well be worse than the spec asks for."""
+    who, each = arm_title(found.arm, found.version), found.estimates[risk.figure]
     doubt = f"; but {found.doubts[0]}" if found.doubts else ""
+    span = f"{found.events:,} predictions of {_day(found.cohort.start)} to {_day(found.cohort.end)}"
+    labelled = f"of which {found.labelled:,} are labelled"
+    if risk.figure == "accuracy":
+        statistic = "estimated accuracy, lower end"
+        likely = f"{each.value:.1%} ({each.lower:.1%} to {each.upper:.1%})"
+        said = f"{who} is estimated to be right on {likely} of {span}, {labelled}; the spec asks for {risk.limit:.1%}"
+    else:
+        statistic = f"estimated {_ERRORS[risk.figure]}, upper end"
+        likely = f"{each.value:.4g} ({each.lower:.4g} to {each.upper:.4g})"
+        error = _ERRORS[risk.figure]
+        said = f"the {error} of {who} is estimated at {likely} on {span}, {labelled}; the spec allows {risk.limit:g}"
     return AlertRaised(
         alert_id=stamp.alert_id,
         model=stamp.model,
         kind="performance",
         subject=who,
-        statistic="estimated accuracy, lower end",
-        value=accuracy.lower,
-        threshold=least,
+        statistic=statistic,
+        value=risk.end,
+        threshold=risk.limit,
         since=found.cohort.start,
-        message=(
-            f"{who} is estimated to be right on {accuracy.value:.1%} ({accuracy.lower:.1%} to {accuracy.upper:.1%}) of "
-            f"{found.events:,} predictions of {_day(found.cohort.start)} to {_day(found.cohort.end)}, of which "
-            f"{found.labelled:,} are labelled; the spec asks for {least:.1%}{doubt}"
-        ),
+        message=said + doubt,
         derived_from=found.derived_from,
         time=stamp.now,
     )

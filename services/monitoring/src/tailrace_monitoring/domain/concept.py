@@ -39,6 +39,41 @@ class Detector(Protocol):
 DetectorFactory = Callable[[], Detector]
 
 
+BITS = frozenset({"ddm", "hddm", "hddm-a", "hddm-w"})
+"""Detectors that take nothing but 0 and 1."""
+
+
+class Scaled:
+    """A detector of a regression's errors, on a scale on which what is made for error rates has something to see.
+
+    The loss of a regression mostly lies close to 0, a part of the scale that the spec calls as bad as any. So an error e
+    becomes e / (e + s), with s the median of the first `count` errors: a typical error is 1/2. Of a detector of bits it
+    becomes 1 where it is larger than nine of ten of those were. Until there are so many nothing is found.
+    """
+
+    def __init__(self, detector: Detector, kind: str, count: int) -> None:
+        self._detector = detector
+        self._bits = kind in BITS
+        self._count = count
+        self._first: list[float] = []
+        self._typical = self._large = 0.0
+
+    def update(self, error: float) -> bool:
+        """Take one error in; True when the errors have just been found to have risen."""
+        if len(self._first) >= self._count:
+            return self._detector.update(self._scaled(error))
+        self._first.append(error)
+        if len(self._first) < self._count:
+            return False
+        ordered = sorted(self._first)
+        self._typical, self._large = ordered[len(ordered) // 2] or 1e-12, ordered[len(ordered) * 9 // 10]
+        found = [self._detector.update(self._scaled(each)) for each in self._first]
+        return any(found)
+
+    def _scaled(self, error: float) -> float:
+        return float(error > self._large) if self._bits else error / (error + self._typical)
+
+
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """The error rate rose from `before` to `after` at example number `since`; found at example number `at`."""

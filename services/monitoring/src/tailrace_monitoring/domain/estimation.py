@@ -1,9 +1,12 @@
 """Estimated performance of a cohort: before its labels come, and corrected by them as they do.
 
-A closed window says which probabilities a version gave; the version's labelled cohorts from before say what such
+*Of classes*: a closed window says which probabilities a version gave; the version's labelled cohorts from before say what such
 probabilities are worth (`tailrace_statistics.estimation`). The cohort keeps both, so each label that comes later
 corrects the estimate without looking anything up: what is labelled counts as it is, the rest is estimated, and with the
 last label nothing is left to estimate.
+
+*Of numbers*: the absolute and the squared error are foretold for the window's row sample (`lessons`,
+`tailrace_statistics.direct_loss`), and the labelled errors take the place of what was foretold, as above.
 
 Trust: the first interval of a cohort is kept, and judged once `realised_at` of its answers are labelled. How many
 cohorts lay in theirs is published with every estimate. An estimate is doubted where the concept has drifted since the
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
@@ -25,12 +28,12 @@ from tailrace_contracts.events import (
     Estimate,
     PerformanceEstimated,
     Slice,
-    WindowSpan,
     WindowSummarised,
 )
 from tailrace_contracts.ranges import LogRanges
-from tailrace_contracts.spec import EstimationMonitor
+from tailrace_contracts.spec import EstimationMonitor, PerformanceMonitor
 from tailrace_statistics import estimation as statistics
+from tailrace_statistics.direct_loss import Foretold, mean_loss, root
 from tailrace_statistics.estimation import Array, Calibration, Estimated
 
 if TYPE_CHECKING:
@@ -42,23 +45,32 @@ PAST_COHORTS = 60
 JUDGED_COHORTS = 100
 """Cohorts whose realised performance is remembered as inside or outside of its interval."""
 
-JUDGED_BY = "accuracy"
+JUDGED_BY = {"confidence-based": "accuracy", "direct-loss": "mae"}
 """The figure whose intervals are judged."""
 
 
 class Basis(BaseModel):
-    """What an estimate was learned on: the calibration, the oldest cohort's start, and the labels' log ranges."""
+    """What an estimate was learned on: how many examples, since when, from which log ranges.
 
-    calibration: Calibration
+    Of classes it is a `calibration`; of a regression the absolute and the squared error to expect of the window.
+    """
+
+    calibration: Calibration | None = None
+    losses: tuple[Foretold, Foretold] | None = None
+    examples: int = 0
     since: datetime
     ranges: LogRanges
 
 
 class Ledger(BaseModel):
-    """What one cohort's estimate is made of. `outcomes` are labelled answers by cell, `served` all answers by bin."""
+    """What one cohort's estimate is made of.
+
+    Of classes: `outcomes` are labelled answers by cell, `served` all answers by bin. Of numbers: `answers` counts all.
+    """
 
     outcomes: dict[str, int] = {}
     served: tuple[list[float], list[float]] | None = None
+    answers: int | None = None
     window: LogRanges = LogRanges()
     basis: Basis | None = None
     first: tuple[float, float] | None = None
@@ -75,6 +87,10 @@ class Ledger(BaseModel):
         self.window = window
         self.basis = basis or self.basis
 
+    def close_numbers(self, answers: int, basis: Basis | None, window: LogRanges) -> None:
+        """The window of a regression is closed: so many answers were given."""
+        self.answers, self.window, self.basis = answers, window, basis or self.basis
+
     @property
     def known(self) -> Array:
         """The labelled answers as a table."""
@@ -90,14 +106,6 @@ class Ledger(BaseModel):
         """How many answers with a probability there are: those of the window, and more where later ones are labelled."""
         served = np.zeros((2, statistics.BINS)) if self.served is None else np.asarray(self.served)
         return self.labelled + round(float(statistics.unlabelled(served, self.known).sum()))
-
-    def figures(self, monitor: EstimationMonitor, seed: int) -> dict[str, Estimated]:
-        """Every figure, estimated. Empty where there is nothing to estimate from."""
-        if self.served is None or self.basis is None:
-            return {}
-        known = self.known
-        rest = statistics.unlabelled(np.asarray(self.served), known)
-        return statistics.estimate(known, rest, self.basis.calibration, confidence=monitor.confidence, seed=seed)
 
 
 class Trust(BaseModel):
@@ -149,7 +157,8 @@ def learn(past: Sequence[Cohort], regime: datetime | None, monitor: EstimationMo
         if sum(each.ledger.labelled for each in cohorts) >= monitor.min_examples:
             ranges = LogRanges(tuple(part for each in cohorts for part in each.spans.ranges()))
             calibration = statistics.calibrate([each.ledger.known for each in cohorts])
-            return Basis(calibration=calibration, since=min(each.span.start for each in cohorts), ranges=ranges)
+            since = min(each.span.start for each in cohorts)
+            return Basis(calibration=calibration, examples=calibration.examples, since=since, ranges=ranges)
     return None
 
 
@@ -173,14 +182,47 @@ class Situation(NamedTuple):
     now: datetime
 
 
+class _Standing(NamedTuple):
+    """Where a cohort's estimate stands: every figure, and what it is on the labels so far."""
+
+    method: Literal["confidence-based", "direct-loss"]
+    events: int
+    labelled: int
+    figures: dict[str, Estimated]
+    realised: dict[str, float]
+
+
+def _of_classes(cohort: Cohort, monitor: EstimationMonitor) -> _Standing | None:
+    ledger = cohort.ledger
+    calibration = ledger.basis.calibration if ledger.basis else None
+    if ledger.served is None or calibration is None:
+        return None
+    known, seed = ledger.known, int(abs(cohort.span.start.timestamp()))
+    rest = statistics.unlabelled(np.asarray(ledger.served), known)
+    figures = statistics.estimate(known, rest, calibration, confidence=monitor.confidence, seed=seed)
+    realised = statistics.performance(known) if ledger.labelled else {}
+    return _Standing("confidence-based", ledger.events, ledger.labelled, figures, realised)
+
+
+def _of_numbers(cohort: Cohort, monitor: EstimationMonitor) -> _Standing | None:
+    ledger, sums = cohort.ledger, cohort.errors
+    if ledger.answers is None or ledger.basis is None or ledger.basis.losses is None:
+        return None
+    rest = max(ledger.answers - sums.examples, 0)
+    mae, square = (
+        mean_loss(max(known, 0.0), sums.examples, rest, foretold, monitor.confidence)
+        for known, foretold in zip((sums.absolute, sums.squared), ledger.basis.losses, strict=True)
+    )
+    realised = {"mae": sums.mae, "rmse": sums.rmse} if sums.examples else {}
+    return _Standing("direct-loss", sums.examples + rest, sums.examples, {"mae": mae, "rmse": root(square)}, realised)
+
+
 def estimated(cohort: Cohort, monitor: EstimationMonitor, situation: Situation) -> PerformanceEstimated | None:
     """The cohort's estimate as it stands, for the topic; judges it where it is realised. None: nothing to estimate from."""
-    ledger = cohort.ledger
-    figures = ledger.figures(monitor, seed=_seed(cohort.span))
-    if not figures or ledger.basis is None:
+    standing, basis = _of_classes(cohort, monitor) or _of_numbers(cohort, monitor), cohort.ledger.basis
+    if standing is None or basis is None:
         return None
-    realised = statistics.performance(ledger.known) if ledger.labelled else {}
-    _judge(cohort, realised, monitor, situation.trust, figures)
+    _judge(cohort, standing, monitor, situation.trust)
     inside, judged = situation.trust.of(cohort.version)
     return PerformanceEstimated(
         evaluation_id=situation.evaluation_id,
@@ -188,22 +230,18 @@ def estimated(cohort: Cohort, monitor: EstimationMonitor, situation: Situation) 
         cohort=cohort.span,
         arm=cohort.arm,
         version=cohort.version,
-        method="confidence-based",
-        events=ledger.events,
-        labelled=ledger.labelled,
-        estimates=_published(figures, realised),
+        method=standing.method,
+        events=standing.events,
+        labelled=standing.labelled,
+        estimates=_published(standing.figures, standing.realised),
         confidence=monitor.confidence,
-        learned_on=ledger.basis.calibration.examples,
+        learned_on=basis.examples,
         realised_coverage=inside / judged if judged else None,
         realised_cohorts=judged,
         doubts=tuple(_doubts(cohort, monitor, situation)),
-        derived_from=ledger.window | ledger.basis.ranges | cohort.spans.ranges(),
+        derived_from=cohort.ledger.window | basis.ranges | cohort.spans.ranges(),
         time=situation.now,
     )
-
-
-def _seed(span: WindowSpan) -> int:
-    return int(abs(span.start.timestamp()))
 
 
 def _published(figures: Mapping[str, Estimated], realised: Mapping[str, float]) -> dict[str, Estimate]:
@@ -213,21 +251,15 @@ def _published(figures: Mapping[str, Estimated], realised: Mapping[str, float]) 
     }
 
 
-def _judge(
-    cohort: Cohort,
-    realised: Mapping[str, float],
-    monitor: EstimationMonitor,
-    trust: Trust,
-    figures: Mapping[str, Estimated],
-) -> None:
-    ledger = cohort.ledger
-    is_realised = 0 < ledger.labelled >= monitor.realised_at * ledger.events
+def _judge(cohort: Cohort, standing: _Standing, monitor: EstimationMonitor, trust: Trust) -> None:
+    ledger, figure = cohort.ledger, JUDGED_BY[standing.method]
+    is_realised = 0 < standing.labelled >= monitor.realised_at * standing.events
     if ledger.first is None and not is_realised:
-        ledger.first = (figures[JUDGED_BY].lower, figures[JUDGED_BY].upper)
+        ledger.first = (standing.figures[figure].lower, standing.figures[figure].upper)
     if ledger.first is not None and is_realised:
         lower, upper = ledger.first
         name = f"{cohort.version or 0}|{cohort.arm}|{cohort.span.start.isoformat()}"
-        trust.judge(name, inside=lower <= realised[JUDGED_BY] <= upper)
+        trust.judge(name, inside=lower <= standing.realised[figure] <= upper)
 
 
 def _doubts(cohort: Cohort, monitor: EstimationMonitor, situation: Situation) -> Iterator[str]:
@@ -240,3 +272,23 @@ def _doubts(cohort: Cohort, monitor: EstimationMonitor, situation: Situation) ->
             f"only {inside} of the {judged} cohorts that are labelled lay in their interval, "
             f"at a confidence of {monitor.confidence:.0%}"
         )
+
+
+class AtRisk(NamedTuple):
+    """A figure whose interval reaches beyond what the spec asks for, at `end`."""
+
+    figure: Literal["accuracy", "mae", "rmse"]
+    end: float
+    limit: float
+
+
+def may_break(found: PerformanceEstimated, asked: PerformanceMonitor) -> Iterator[AtRisk]:
+    """What the spec asks for and the estimate does not rule out to be broken."""
+    accuracy = found.estimates.get("accuracy")
+    if accuracy is not None and asked.min_accuracy is not None and accuracy.lower < asked.min_accuracy:
+        yield AtRisk("accuracy", accuracy.lower, asked.min_accuracy)
+    limits: tuple[tuple[Literal["mae", "rmse"], float | None], ...] = (("mae", asked.max_mae), ("rmse", asked.max_rmse))
+    for figure, limit in limits:
+        error = found.estimates.get(figure)
+        if error is not None and limit is not None and error.upper > limit:
+            yield AtRisk(figure, error.upper, limit)

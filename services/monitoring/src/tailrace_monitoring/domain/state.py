@@ -16,6 +16,7 @@ from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import Detector
 from tailrace_monitoring.domain.estimation import Trust
+from tailrace_monitoring.domain.lessons import Lesson
 from tailrace_monitoring.domain.multivariate import RowDrift
 from tailrace_monitoring.domain.retraining import RetrainingState
 from tailrace_monitoring.domain.scores import Score
@@ -70,6 +71,7 @@ class Changes:
     events: list[Event] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     cohorts: set[CohortKey] = field(default_factory=set)
+    lessons: list[Lesson] = field(default_factory=list)
     distances: list[Distances] = field(default_factory=list)
     window: WindowSummarised | None = None
     touched: bool = False

@@ -21,17 +21,19 @@ from tailrace_contracts.events import (
     ColumnSummary,
     ExampleLabelled,
     PerformanceEstimated,
+    Slice,
     WindowSummarised,
 )
 from tailrace_contracts.ranges import Log, LogRanges
-from tailrace_contracts.spec import ConceptDriftMonitor, Label, ModelSpec
+from tailrace_contracts.spec import ConceptDriftMonitor, Label, ModelSpec, NumericalLabel
 from tailrace_monitoring.domain import alerts, estimation
 from tailrace_monitoring.domain.arms import answers, arm_title, champions_answer, loss
 from tailrace_monitoring.domain.cohort_book import CohortBook
 from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, CohortKey, asked_of, unfair_pairs
 from tailrace_monitoring.domain.comparison import Comparison
-from tailrace_monitoring.domain.concept import LONGEST, Alarm, ErrorAlarm
+from tailrace_monitoring.domain.concept import LONGEST, Alarm, Detector, ErrorAlarm, Scaled
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.lessons import Lesson
 from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.retraining import Cause, Pending, Situation
 from tailrace_monitoring.domain.scores import SERVED, Score
@@ -127,12 +129,22 @@ class ModelWatch:
         error = None if champion is None or correction else loss(champion, example.label, label)
         step = self._step(placed, error, now)
         self.changes.cohorts |= self.cohorts.count(placed, knowledge.spec)
+        self._learn_error(placed, step.number, knowledge)
         if not correction:
             self._score(example, label)
             self._compare(placed, champion, knowledge)
             if error is not None and self._alarm is not None:
                 self._sound(self._alarm.observe(step.number, error), knowledge, now)
         self.ask_for_training(knowledge, now)
+
+    def _learn_error(self, placed: Placed, number: int, knowledge: Knowledge) -> None:
+        """Keep what a regression's answers teach of its error."""
+        if knowledge.spec.monitors.estimation is None or not isinstance(knowledge.spec.label, NumericalLabel):
+            return
+        self.changes.lessons.extend(
+            Lesson.of(number, placed.log, placed.offset, placed.example, output)
+            for output in answers(placed.example).values()
+        )
 
     def _step(self, placed: Placed, error: float | None, now: datetime) -> Step:
         self.state.examples += 1
@@ -213,9 +225,14 @@ class ModelWatch:
             self._alarm, self._alarm_spec = None, None
         elif self._alarm is None or monitor != self._alarm_spec:
             self._alarm_spec = monitor
-            self._alarm = ErrorAlarm(lambda: self._tools.detector(monitor), monitor.min_examples)
+            self._alarm = ErrorAlarm(lambda: self._detector(monitor, knowledge.spec.label), monitor.min_examples)
             kept = self.trail.since(self.state.alarm_from)
             self._alarm.replay((step.number, step.error) for step in kept if step.error is not None)
+
+    def _detector(self, monitor: ConceptDriftMonitor, label: Label) -> Detector:
+        detector = self._tools.detector(monitor)
+        numerical = isinstance(label, NumericalLabel)
+        return Scaled(detector, monitor.detector, monitor.min_examples) if numerical else detector
 
     def _sound(self, alarm: Alarm | None, knowledge: Knowledge, now: datetime) -> None:
         if self._alarm is not None:
@@ -479,11 +496,32 @@ class ModelWatch:
             if found is not None and before is None and cohort.ledger.first is not None:
                 self._judge_estimate(found, knowledge, now)
 
+    def estimate_numbers(
+        self,
+        placed: tuple[Log, int, WindowSummarised],
+        part: Slice,
+        basis: estimation.Basis | None,
+        knowledge: Knowledge,
+        now: datetime,
+    ) -> None:
+        """Estimate the error of a regression's answers in a closed window, from what was foretold of them."""
+        log, offset, window = placed
+        key = CohortKey(window.window.start, part.arm or "", part.version or 0)
+        cohort = self.cohorts.at(key, window.window, part.arm or "external", part.version)
+        before = cohort.ledger.first
+        cohort.ledger.close_numbers(part.events, basis, LogRanges.of_offsets([(log, offset)]))
+        self.changes.cohorts.add(key)
+        self.changes.touched = True
+        found = self._estimate(cohort, knowledge, now)
+        if found is not None and before is None and cohort.ledger.first is not None:
+            self._judge_estimate(found, knowledge, now)
+
     def _judge_estimate(self, found: PerformanceEstimated, knowledge: Knowledge, now: datetime) -> None:
-        monitor, least = knowledge.spec.monitors.estimation, knowledge.spec.monitors.performance.min_accuracy
-        judged = monitor is not None and monitor.alert and found.arm in {"champion", "external"}
-        if judged and least is not None and found.estimates["accuracy"].lower < least:
-            self._raise(alerts.low_estimate(self._stamp(now), found, least), knowledge, None, None)
+        monitor = knowledge.spec.monitors.estimation
+        if monitor is None or not monitor.alert or found.arm not in {"champion", "external"}:
+            return
+        for asked in estimation.may_break(found, knowledge.spec.monitors.performance):
+            self._raise(alerts.poor_estimate(self._stamp(now), found, asked), knowledge, None, None)
 
     def reference_unusable(
         self, version: int, reason: str, window: WindowSummarised, knowledge: Knowledge, now: datetime
