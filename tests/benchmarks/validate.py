@@ -1,25 +1,34 @@
-"""How many events a second one process of `validate` takes: checks, statistics of 16 features, forwarding and all.
+"""How many events a second one process of `validate` takes: checks, statistics of every feature, forwarding and all.
 
-    uv run python -m tests.benchmarks.validate --events 200000
+    uv run python -m tests.benchmarks.validate rate --events 1000000
+    uv run python -m tests.benchmarks.validate rate --words 4 --protected 2 --arms 2
+    uv run python -m tests.benchmarks.validate curve
 
-Beside it, in the same run on the same broker, the peer: a bare loop of aiokafka and a typed decoder that reads the same
-records and does nothing with them. The figures are events a second; the ratio is what validation costs.
+Beside it, in the same run, on the same broker and records: the ceiling, which is a bare `getmany` of aiokafka that looks
+at nothing, and a loop that decodes each value with the typed decoder and does nothing with it. CPU is that of this
+process, which is the client; the broker is another process on the same machine. `curve` tells how cost grows with
+features, with events, and with the length of the history that a window has already seen.
 """
 
 import argparse
 import asyncio
+import logging
+import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
+import structlog
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tailrace_contracts.events import ArmOutput, PredictionMade
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_ingestion import app
 from tailrace_ingestion.domain.wire import decode_prediction
@@ -28,96 +37,161 @@ from tailrace_ingestion.settings import IngestionSettings
 from tailrace_ingestion.testing import START, applied
 from tailrace_local import EmbeddedKafka
 from tailrace_runtime.producer import Producer
-from tailrace_runtime.records import Outgoing, outgoing
+from tailrace_runtime.records import Run, outgoing
+from tailrace_runtime.service import collect_seldom
 from tailrace_runtime.topics import create_all
 from tailrace_testing import eventually
 
-FEATURES = 16
 BATCH = 5_000
+PARTITIONS = 4
+WORDS = ("red", "green", "blue", "violet")
+FETCH_BYTES = 4 * 1024 * 1024
 
 
-def spec() -> ModelSpec:
-    """A model with 16 numerical features."""
-    features = [{"type": "numerical", "name": f"f{n}", "limits": {"min": -10, "max": 10}} for n in range(FEATURES)]
-    label = {"name": "y"}
-    return parse_spec(
-        {"model": "bench", "owner": "b", "features": features, "label": label, "time": {"clock": "stream"}}
-    )
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the events are like."""
 
+    events: int = 200_000
+    features: int = 16
+    words: int = 0
+    protected: int = 0
+    arms: int = 1
+    days_per_million: float = 0.1
 
-def events(count: int) -> Iterator[Outgoing]:
-    """Events of about 540 bytes, a hundred to the second of event time."""
-    values = np.random.default_rng(7).normal(size=(count, FEATURES)).round(5)
-    for number, row in enumerate(values.tolist()):
-        event = PredictionMade(
-            prediction_id=f"p{number:09d}",
-            model="bench",
-            time=START + timedelta(seconds=number / 100),
-            features={f"f{n}": value for n, value in enumerate(row)},
-            served=ArmOutput(arm="champion", prediction=number % 2, probability=0.5, version=1),
+    def spec(self) -> ModelSpec:
+        """A model with so many features, the last ones words, the first words protected."""
+        numbers = [
+            {"type": "numerical", "name": f"f{n}", "limits": {"min": -10, "max": 10}}
+            for n in range(self.features - self.words)
+        ]
+        words = [{"type": "categorical", "name": f"w{n}", "categories": [*WORDS]} for n in range(self.words)]
+        return parse_spec(
+            {
+                "model": "bench",
+                "owner": "b",
+                "features": [*numbers, *words],
+                "label": {"name": "y"},
+                "protected": [f"w{n}" for n in range(self.protected)],
+                "time": {"clock": "stream"},
+            }
         )
-        yield Outgoing("prediction-events", event.encode(), event.prediction_id.encode())
+
+    def values(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values: with 16 numbers, 540 bytes each."""
+        random = np.random.default_rng(7)
+        count = self.features - self.words
+        for first in range(0, self.events, BATCH):
+            size = min(BATCH, self.events - first)
+            rows = random.normal(size=(size, count)).round(5).tolist()
+            words = random.integers(0, len(WORDS), size=(size, self.words)).tolist()
+            probable = random.beta(2, 3, size=size).round(4).tolist()
+            for at, (row, word, probability) in enumerate(zip(rows, words, probable, strict=True)):
+                number = first + at
+                features = ",".join(
+                    [
+                        *(f'"f{n}":{value}' for n, value in enumerate(row)),
+                        *(f'"w{n}":"{WORDS[code]}"' for n, code in enumerate(word)),
+                    ]
+                )
+                moment = (START + timedelta(days=number / 1e6 * self.days_per_million)).isoformat()
+                version = 1 + number % self.arms
+                arm = "champion" if version == 1 else "canary"
+                key = f"prediction-{number:012d}"
+                value = (
+                    f'{{"type":"prediction-made","prediction_id":"{key}","model":"bench","time":"{moment}",'
+                    f'"features":{{{features}}},"served":{{"arm":"{arm}","prediction":{int(probability > 0.5)},'
+                    f'"probability":{probability},"version":{version},"revision":null}},"shadows":[],'
+                    f'"entity":"customer-{number % 5000:05d}","latency_ms":{1 + number % 7}.25}}'
+                )
+                yield key.encode(), value.encode()
 
 
-async def filled(settings: IngestionSettings, count: int) -> float:
-    """Put the events on their topic; their mean size in bytes."""
+async def filled(settings: IngestionSettings, load: Load) -> float:
+    """Put the spec and the events on their topics; the events' mean size in bytes."""
     producer = Producer(settings)
     await producer.start()
-    await producer.send_all([outgoing(applied(spec()), "model-specs", "bench")])
-    batch: list[Outgoing] = []
-    size = 0
-    for event in events(count):
-        size += len(event.value or b"")
-        batch.append(event)
-        if len(batch) == BATCH:
-            await producer.send_all(batch)
-            batch.clear()
-    await producer.send_all(batch)
+    await producer.send_all([outgoing(applied(load.spec()), "model-specs", "bench")])
+    size, rows = 0, load.values()
+    while batch := [row for _, row in zip(range(BATCH), rows, strict=False)]:
+        size += sum(len(value) for _, value in batch)
+        runs = []
+        for partition in range(PARTITIONS):
+            mine = batch[partition::PARTITIONS]
+            columns = [key for key, _ in mine], [value for _, value in mine], [[]] * len(mine)
+            runs.append(Run("prediction-events", partition, *columns))
+        await producer.send_all([], runs)
     await producer.stop()
-    return size / count
+    return size / load.events
 
 
 async def end_of(settings: IngestionSettings, topic: str) -> int:
     """How many records are on a topic."""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
     await consumer.start()
-    ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(4)])
+    ends = await consumer.end_offsets([TopicPartition(settings.topic(topic), each) for each in range(PARTITIONS)])
     await consumer.stop()
     return sum(ends.values())
 
 
-async def bare(settings: IngestionSettings, count: int) -> float:
-    """The peer's events a second."""
+@dataclass(slots=True)
+class Pace:
+    """Events a second, and this process's CPU seconds for a million of them."""
+
+    rate: float = 0.0
+    cpu: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.rate:10,.0f} events/s  {self.cpu:6.2f} CPU s a million"
+
+
+@contextmanager
+def pace(count: int) -> Iterator[Pace]:
+    """Measures what happens inside."""
+    found = Pace()
+    began, cpu = time.perf_counter(), process_seconds()
+    yield found
+    found.rate = count / (time.perf_counter() - began)
+    found.cpu = (process_seconds() - cpu) / count * 1e6
+
+
+async def bare(settings: IngestionSettings, count: int, look: Callable[[Any], Any] | None) -> Pace:
+    """The pace of aiokafka alone, with something done to each value, or nothing."""
     consumer = AIOKafkaConsumer(
-        settings.topic("prediction-events"), bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest"
+        settings.topic("prediction-events"),
+        bootstrap_servers=settings.kafka_bootstrap,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=FETCH_BYTES,
     )
     await consumer.start()
-    began, seen = time.perf_counter(), 0
-    while seen < count:
-        for batch in (await consumer.getmany(timeout_ms=500, max_records=2_000)).values():
-            for record in batch:
-                decode_prediction(record.value)
-            seen += len(batch)
-    seconds = time.perf_counter() - began
+    seen = 0
+    with pace(count) as found:
+        while seen < count:
+            for batch in (await consumer.getmany(timeout_ms=500)).values():
+                if look is not None:
+                    for record in batch:
+                        look(record.value)
+                seen += len(batch)
     await consumer.stop()
-    return count / seconds
+    return found
 
 
-async def validate(settings: IngestionSettings, count: int) -> tuple[float, float]:
-    """Events a second of the role, from its first one on, and the process's CPU seconds for a million of them."""
+async def validate(settings: IngestionSettings, count: int) -> Pace:
+    """The pace of the role, from its first batch on."""
     stop = asyncio.Event()
     service = app.create_service(HTTP_IN, TOPICS_IN, settings)
     task = asyncio.create_task(service.run(stop))
     done = {"role": "validate", "topic": "prediction-events", "outcome": "done"}
     await eventually(lambda: service.metrics.value("tailrace_events_total", **done) > 0, 60, 0.005)
-    first, began, cpu = service.metrics.value("tailrace_events_total", **done), time.perf_counter(), process_seconds()
-    await eventually(lambda: service.metrics.value("tailrace_events_total", **done) >= count, 300, 0.01)
-    seconds, used = time.perf_counter() - began, process_seconds() - cpu
+    first = int(service.metrics.value("tailrace_events_total", **done))
+    with pace(count - first) as found:
+        await eventually(lambda: service.metrics.value("tailrace_events_total", **done) >= count, 600, 0.02)
     stop.set()
     await task
-    if await end_of(settings, settings.topic("predictions")) != count:
-        raise SystemExit(f"not every event was forwarded: {await end_of(settings, settings.topic('predictions'))}")
-    return (count - first) / seconds, used / (count - first) * 1e6
+    forwarded = await end_of(settings, "predictions")
+    if forwarded != count:
+        raise SystemExit(f"{forwarded} events were forwarded, not {count}")
+    return found
 
 
 def process_seconds() -> float:
@@ -126,22 +200,68 @@ def process_seconds() -> float:
     return float(times.user + times.system)
 
 
-async def run(count: int) -> None:
-    """Measure both and print."""
+@contextmanager
+def broker(load: Load) -> Iterator[IngestionSettings]:
+    """A broker of its own."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedKafka(Path(folder) / "kafka") as kafka:
-        settings = IngestionSettings(
-            kafka_bootstrap=kafka.bootstrap, state_dir=Path(folder) / "state", port=0, roles="validate"
+        yield IngestionSettings(
+            kafka_bootstrap=kafka.bootstrap,
+            state_dir=Path(folder) / "state",
+            port=0,
+            roles="validate",
+            topic_prefix=f"b{load.events}-{load.features}-",
         )
+
+
+async def rate(load: Load) -> None:
+    """Measure the ceiling, the decode loop and the role; print."""
+    with broker(load) as settings:
         await create_all(settings)
-        size = await filled(settings, count)
-        peer = await bare(settings, count)
-        rate, cpu = await validate(settings, count)
-    print(f"{count} events of {size:.0f} bytes, {FEATURES} features, one process")
-    print(f"bare aiokafka and decoder  {peer:10,.0f} events/s")
-    print(f"validate                   {rate:10,.0f} events/s  ({rate / peer:.2f} of it; {cpu:.0f} CPU s a million)")
+        size = await filled(settings, load)
+        ceiling = await bare(settings, load.events, None)
+        decoding = await bare(settings, load.events, decode_prediction)
+        role = await validate(settings, load.events)
+    print(f"{load} of {size:.0f} bytes, one process; load average {os.getloadavg()[0]:.1f}")
+    print(f"bare getmany           {ceiling}")
+    print(f"getmany and decoder    {decoding}")
+    print(f"validate               {role}")
+    print(
+        f"                       {role.rate / ceiling.rate:.2f} of getmany, {role.rate / decoding.rate:.2f} of decoding"
+    )
+
+
+async def curve(load: Load) -> None:
+    """Cost by features, by events, and by the length of a window's history."""
+    for features in (4, 16, 64, 256):
+        await _point(Load(events=max(load.events // features, 5_000), features=features), "features")
+    for events in (load.events // 20, load.events // 5, load.events):
+        await _point(Load(events=events), "events, all in one window")
+
+
+async def _point(load: Load, what: str) -> None:
+    with broker(load) as settings:
+        await create_all(settings)
+        size = await filled(settings, load)
+        found = await validate(settings, load.events)
+    by_value = found.cpu / load.features
+    print(f"{what}: {load.events} events, {load.features} features, {size:.0f} bytes: {found}, {by_value:.3f} a value")
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["rate", "curve"])
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--features", type=int, default=16)
+    parser.add_argument("--words", type=int, default=0, help="so many of the features are words")
+    parser.add_argument("--protected", type=int, default=0, help="so many of the words are protected attributes")
+    parser.add_argument("--arms", type=int, default=1, help="versions that serve")
+    given = parser.parse_args()
+    load = Load(given.events, given.features, given.words, given.protected, given.arms)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    collect_seldom()
+    uvloop.run({"rate": rate, "curve": curve}[given.what](load))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=200_000)
-    uvloop.run(run(parser.parse_args().events))
+    main()

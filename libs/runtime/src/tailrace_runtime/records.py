@@ -113,7 +113,7 @@ class Run:
     partition: int
     keys: Sequence[bytes | None]
     values: Sequence[bytes]
-    headers: Sequence[Sequence[tuple[str, bytes]]]
+    headers: Sequence[list[tuple[str, bytes]]]
 
     def __len__(self) -> int:
         return len(self.values)

@@ -11,6 +11,7 @@ resource that fails stops the service with one clear log line and exit code 1: t
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -34,6 +35,7 @@ from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import SOURCE
 from tailrace_runtime.settings import ServiceSettings
 
+_ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
 log = structlog.get_logger(__name__)
 
 EXIT_FAILED = 1
@@ -256,6 +258,7 @@ def main(create: Callable[[], Service]) -> NoReturn:
     try:
         service = create()
         logs.configure(service.settings, service.name)
+        collect_seldom()
         uvloop.run(service.run())
     except ValidationError as error:
         _exit(settings_sentence(error), EXIT_CONFIGURATION)
@@ -264,6 +267,17 @@ def main(create: Callable[[], Service]) -> NoReturn:
     except TailraceError as error:
         _exit(str(error), EXIT_FAILED)
     sys.exit(0)
+
+
+def collect_seldom() -> None:
+    """Let Python's cycle collector leave alone what is there at the start, and come by seldom.
+
+    Batches are thousands of short-lived lists and tuples without cycles. At the default of 700 allocations the collector
+    looks at all of them again and again, for a third of the time that a batch takes.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 20, 20)
 
 
 def _exit(sentence: str, code: int) -> NoReturn:

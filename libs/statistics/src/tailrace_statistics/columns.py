@@ -243,7 +243,8 @@ class Moments:
         """The moments of a batch with at least one value."""
         mean = float(values.mean())
         deviations = values - mean
-        return cls(len(values), mean, float(deviations @ deviations))
+        deviations *= deviations  # not `@`: BLAS would wake its threads for it, and let them spin
+        return cls(len(values), mean, float(deviations.sum()))
 
     def __add__(self, other: Moments) -> Moments:
         if not other.count:
