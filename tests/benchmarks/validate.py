@@ -37,7 +37,7 @@ from tailrace_ingestion.settings import IngestionSettings
 from tailrace_ingestion.testing import START, applied
 from tailrace_local import EmbeddedKafka
 from tailrace_runtime.producer import Producer
-from tailrace_runtime.records import Run, outgoing
+from tailrace_runtime.records import Outgoing, Run, outgoing
 from tailrace_runtime.service import collect_seldom
 from tailrace_runtime.topics import create_all
 from tailrace_testing import eventually
@@ -107,6 +107,16 @@ class Load:
                 yield key.encode(), value.encode()
 
 
+def spec() -> ModelSpec:
+    """A model with 16 numerical features."""
+    return Load().spec()
+
+
+def events(count: int) -> Iterator[Outgoing]:
+    """So many events of it."""
+    return (Outgoing("prediction-events", value, key) for key, value in Load(events=count).values())
+
+
 async def filled(settings: IngestionSettings, load: Load) -> float:
     """Put the spec and the events on their topics; the events' mean size in bytes."""
     producer = Producer(settings)
@@ -118,8 +128,8 @@ async def filled(settings: IngestionSettings, load: Load) -> float:
         runs = []
         for partition in range(PARTITIONS):
             mine = batch[partition::PARTITIONS]
-            columns = [key for key, _ in mine], [value for _, value in mine], [[]] * len(mine)
-            runs.append(Run("prediction-events", partition, *columns))
+            keys, values = [key for key, _ in mine], [value for _, value in mine]
+            runs.append(Run("prediction-events", partition, keys, values, [[] for _ in mine]))
         await producer.send_all([], runs)
     await producer.stop()
     return size / load.events

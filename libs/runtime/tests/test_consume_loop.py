@@ -17,7 +17,7 @@ from tailrace_runtime.health import Health, installed
 from tailrace_runtime.loop import ConsumeLoop
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.producer import Producer
-from tailrace_runtime.records import Outgoing, Record, outgoing
+from tailrace_runtime.records import Outgoing, Record, Records, Run, outgoing
 from tailrace_runtime.settings import ServiceSettings
 from tailrace_runtime.topics import wait_for
 from tailrace_testing.polling import eventually
@@ -123,6 +123,71 @@ async def test_batches_hold_one_partition_in_order(deployment: Deployment) -> No
     for partition in range(4):
         offsets = [record.offset for batch in batches for record in batch if record.partition == partition]
         assert offsets == sorted(offsets)
+
+
+async def test_batches_smaller_than_the_log_was_written_in_repeat_nothing(deployment: Deployment) -> None:
+    """Records that were written together and are read in pieces would be handled twice, or left out."""
+    settings = await deployment("predictions")
+    offsets: list[int] = []
+
+    async def handle(records: Sequence[Record]) -> Outcome:
+        assert len(records) <= 7
+        offsets.extend(record.offset for record in records)
+        return Outcome()
+
+    async with producing(settings) as producer:
+        await producer.send_all([Outgoing("predictions", str(n).encode(), partition=1) for n in range(300)])
+        async with running(ConsumerRole("r", {"predictions": handle}, max_records=7), settings, producer):
+            await eventually(lambda: len(offsets) >= 300)
+            await producer.send_all([Outgoing("predictions", b"last", partition=1)])
+            await eventually(lambda: len(offsets) >= 301)
+    assert offsets == list(range(301))
+
+
+async def test_with_overlap_publications_keep_their_order_and_come_before_commits(deployment: Deployment) -> None:
+    """A role that handles ahead of the broker would publish out of order, or commit what is not safe yet."""
+    settings = await deployment("predictions", "labels")
+    handled: list[int] = []
+
+    async def forward(records: Sequence[Record]) -> Outcome:
+        batch = Records.of(records)
+        handled.extend(batch.offsets)
+        headers = [[("trigger-offset", b"%d" % offset)] for offset in batch.offsets]
+        values = [value or b"" for value in batch.values]
+        return Outcome(runs=[Run("labels", batch.partition, batch.keys, values, headers)])
+
+    role = ConsumerRole("r", {"predictions": forward}, max_records=20, overlap=True)
+    async with producing(settings) as producer:
+        await producer.send_all(numbered(400))
+        async with running(role, settings, producer):
+            await eventually(lambda: len(handled) >= 400)
+        await producer.send_all([Outgoing("predictions", b"more", b"k", partition=0)])
+        again = Collected()
+        async with running(ConsumerRole("r", {"predictions": again}), settings, producer):
+            await eventually(lambda: len(again.values) >= 1)
+    assert again.values == [b"more"]
+    found = await read(settings, "labels")
+    for partition in range(4):
+        triggers = [int(record.header("trigger-offset") or b"") for record in found if record.partition == partition]
+        assert triggers == list(range(len(triggers)))
+    assert len(found) == 400
+
+
+async def test_with_overlap_a_refused_publication_stops_the_partition(deployment: Deployment) -> None:
+    """What the broker never takes would be committed as if it were published."""
+    settings = await deployment("predictions", "labels")
+
+    async def forward(records: Sequence[Record]) -> Outcome:
+        return Outcome(runs=[Run("labels", 0, [b"k"], [bytes(2_000_000)], [[]])] if records else [])
+
+    async with producing(settings) as producer:
+        await producer.send_all([Outgoing("predictions", b"x", partition=2)])
+        async with running(ConsumerRole("r", {"predictions": forward}, overlap=True), settings, producer) as task:
+            with pytest.raises(PartitionStopped, match=r"predictions\[2\]@0.*over its limit"):
+                await task
+        fixed = Collected()
+        async with running(ConsumerRole("r", {"predictions": fixed}), settings, producer):
+            await eventually(lambda: fixed.values == [b"x"])
 
 
 async def test_emitted_records_are_published(deployment: Deployment) -> None:

@@ -16,7 +16,8 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.consumers import Aggregating, Validating
-from tailrace_ingestion.domain.merging import ModelWindows, Timing
+from tailrace_ingestion.domain.folding import record_key
+from tailrace_ingestion.domain.merging import ModelWindows, Timing, merged
 from tailrace_ingestion.testing import (
     START,
     FixedSpecs,
@@ -70,13 +71,21 @@ def records(events: Iterable[PredictionMade], first: int = 0) -> list[Record]:
     return [record_of(event, TOPIC, offset) for offset, event in enumerate(events, first)]
 
 
-def newest(published: KeptPartials) -> dict[int, PartialSummarised]:
-    """The last partial of each window, by the day on which it begins, as compaction leaves them."""
-    partials = [PartialSummarised.model_validate_json(value) for _, value in published.values]
-    return {(partial.window.start - START).days: partial for partial in partials}
+def newest(published: KeptPartials) -> dict[int, WindowSummarised]:
+    """What the last partials of each window add up to, by the day on which it begins, as compaction leaves them."""
+    last = {record_key(each): each for each in parsed(published)}
+    windows: dict[int, list[PartialSummarised]] = {}
+    for each in last.values():
+        windows.setdefault((each.window.start - START).days, []).append(each)
+    return {day: merged(parts, 200, closed=False) for day, parts in windows.items()}
 
 
-def numbers(partial: PartialSummarised | WindowSummarised, name: str) -> NumericalSummary:
+def parsed(published: KeptPartials) -> list[PartialSummarised]:
+    """Every partial, in order."""
+    return [PartialSummarised.model_validate_json(value) for _, value in published.values]
+
+
+def numbers(partial: WindowSummarised, name: str) -> NumericalSummary:
     """A numerical column."""
     column = partial.columns[name]
     assert isinstance(column, NumericalSummary)
@@ -93,14 +102,14 @@ async def test_a_window_counts_its_events_and_names_their_offsets() -> None:
     partials = newest(published)
     assert {start: partial.events for start, partial in partials.items()} == {0: 6, 10: 8}
     second = partials[10]
-    assert str(second.source) == "prediction-events[0]@6..13"
+    assert [str(source) for source in second.derived_from] == ["prediction-events[0]@6..13"]
     assert (numbers(second, "wind").count, numbers(second, "wind").mean) == (8, 13.5)
     assert numbers(second, "latency_ms").mean == 2.0
     sky, served = second.columns["sky"], second.columns["prediction"]
     assert isinstance(sky, CategoricalSummary)
     assert isinstance(served, CategoricalSummary)
     assert (sky.counts, served.counts) == ({"grey": 8}, {"0": 4, "1": 4})
-    assert second.watermark == START + timedelta(days=17)
+    assert max(each.watermark for each in parsed(published)) == START + timedelta(days=17)
 
 
 async def test_outputs_that_no_event_has_are_no_columns() -> None:

@@ -317,22 +317,28 @@ class SampledRow(Value):
 
 
 class PartialSummarised(Event):
-    """Cumulative statistics of one window as one source partition has seen it, through `through_offset`.
+    """Cumulative statistics of a part of one window as one source partition has seen it, through `through_offset`.
 
-    The columns are the features and, where present, `prediction`, `probability` and `latency_ms`. A later partial of
-    the same source and window replaces this one: applying it is a maximum over `through_offset`.
+    A part is what one version served (in `slices`), what nobody served (in `columns`), a shadow, a protected group, a
+    chunk of features that are not sliced, or the row sample; without a name (written by older versions) it is the whole.
+    The columns are the features and, where present, `prediction`, `probability`, `probability_if_positive`,
+    `probability_if_negative` and `latency_ms`. A later partial of the same source, window and part replaces this one:
+    applying it is a maximum over `through_offset`.
     """
 
     type: Literal["partial-summarised"] = "partial-summarised"
     model: Name
     spec_revision: int = Field(ge=1)
     window: WindowSpan
-    source: LogRange = Field(description="the source log, from the window's first event through the last offset read")
-    events: int = Field(ge=0)
+    part: str = Field(
+        default="", description="which part of the window; together with the source and the window, its key"
+    )
+    source: LogRange = Field(description="the source log, from the part's first event through the last offset read")
+    events: int = Field(ge=0, description="what this part adds to the window's events")
     columns: dict[str, ColumnSummary]
     slices: tuple[Slice, ...] = ()
     sample: tuple[SampledRow, ...] = Field(default=(), description="a uniform sample of the rows, lowest rank first")
-    watermark: AwareDatetime = Field(description="newest event time seen in the source partition, for this model")
+    watermark: AwareDatetime = Field(description="an event time that the source partition has passed, for this model")
 
 
 class WindowSummarised(Event):

@@ -42,7 +42,9 @@ OnBadValue = Annotated[Literal["reject", "clip", "null", "flag"], BeforeValidato
 """reject: the event goes to dead-letters. clip: to the nearest limit. null: the value becomes missing.
 flag: it passes as it is. In all cases it is counted."""
 
-OnMissing = Literal["reject", "flag"]
+OnMissing = Annotated[Literal["reject", "null", "flag"], BeforeValidator(_null_word)]
+"""reject: the event goes to dead-letters. null, or flag: it passes, and the value stays missing. It is counted in all cases."""
+
 OnUnseen = Annotated[Literal["reject", "null", "flag"], BeforeValidator(_null_word)]
 
 
@@ -321,6 +323,7 @@ class Monitors(_Part):
         default="1 per 30 days",
         description="alerts on features, predictions, labels and groups together, while nothing moves: `1 per 30 days`",
     )
+    sample_rows: int = Field(default=200, ge=0, le=2_000, description="rows of a window that are kept as a sample")
     drift: DriftMonitor | None = DriftMonitor()
     multivariate: MultivariateMonitor | None = MultivariateMonitor()
     concept_drift: ConceptDriftMonitor | None = ConceptDriftMonitor()

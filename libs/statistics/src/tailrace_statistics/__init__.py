@@ -4,6 +4,7 @@ from tailrace_statistics.columns import (
     CategoricalFold,
     Fold,
     NumericalFold,
+    distinct_values,
     fold_for,
     merge,
     merge_all,
@@ -13,6 +14,7 @@ from tailrace_statistics.columns import (
     standard_deviation,
 )
 from tailrace_statistics.distances import distance, jensen_shannon, kolmogorov_smirnov, psi
+from tailrace_statistics.distinct import DISTINCT_ERROR
 from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import (
     GroupCounts,
@@ -22,6 +24,7 @@ from tailrace_statistics.fairness import (
     merge_groups,
     selection_gap,
 )
+from tailrace_statistics.frequent import FREQUENT_ERROR
 from tailrace_statistics.intervals import (
     Counted,
     Interval,
@@ -36,6 +39,8 @@ from tailrace_statistics.sequential import Comparison, PairedComparison
 from tailrace_statistics.sketches import SketchInvalid
 
 __all__ = [
+    "DISTINCT_ERROR",
+    "FREQUENT_ERROR",
     "REFERENCE",
     "CategoricalFold",
     "Comparison",
@@ -52,6 +57,7 @@ __all__ = [
     "compare_groups",
     "count_groups",
     "distance",
+    "distinct_values",
     "fold_for",
     "group_rates",
     "jensen_shannon",

@@ -15,9 +15,10 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from tailrace_contracts.events import CategoricalSummary, ColumnSummary, NumericalSummary
+from tailrace_contracts.events import CategoricalSummary, ColumnSummary, FrequentValue, NumericalSummary
 from tailrace_contracts.spec import CategoricalFeature, Feature, Limits, NumericalFeature
-from tailrace_statistics import sketches
+from tailrace_statistics import distinct, sketches
+from tailrace_statistics.frequent import Frequent
 
 LARGEST = 1e100
 """Mean and squared deviations are of the values cut at this size, so that no square overflows."""
@@ -44,6 +45,8 @@ class NumericalFold:
         self._minimum: float | None = None
         self._maximum: float | None = None
         self._sketch = sketches.empty()
+        self._distinct = distinct.empty()
+        self._frequent = Frequent()
 
     @classmethod
     def from_summary(cls, summary: NumericalSummary, limits: Limits | None = None) -> NumericalFold:
@@ -54,6 +57,8 @@ class NumericalFold:
         fold._moments = Moments(summary.count, summary.mean, summary.m2)
         fold._minimum, fold._maximum = summary.minimum, summary.maximum
         fold._sketch = sketches.from_text(summary.quantiles)
+        fold._distinct = distinct.from_text(summary.distinct)
+        fold._frequent = Frequent(_counts(summary.frequent), summary.frequent_error)
         return fold
 
     def fold(self, values: Numbers) -> None:
@@ -64,13 +69,16 @@ class NumericalFold:
         self._missing += len(column) - len(present)
         if not len(present):
             return
-        least, most = float(present.min()), float(present.max())
+        present = np.sort(present)
+        least, most = float(present[0]), float(present[-1])
         self._minimum = _least(self._minimum, least)
         self._maximum = _most(self._maximum, most)
         self._out_of_limits += self._outside(present, least, most)
         cut = present if least >= -LARGEST and most <= LARGEST else present.clip(-LARGEST, LARGEST)
         self._moments = self._moments + Moments.of(cut)
         sketches.fold(self._sketch, present)
+        distinct.fold(self._distinct, distinct.hashed(present))
+        self._frequent.fold(present)
 
     def merge(self, part: ColumnSummary) -> None:
         """Add the summary of another part of the column. Raises TypeError, or SketchInvalid for damaged quantiles."""
@@ -83,6 +91,9 @@ class NumericalFold:
         self._maximum = _most(self._maximum, part.maximum)
         if part.quantiles:
             self._sketch.merge(sketches.from_text(part.quantiles))
+        if part.distinct:
+            np.maximum(self._distinct, distinct.from_text(part.distinct), out=self._distinct)
+        self._frequent.merge(_counts(part.frequent), part.frequent_error)
 
     def _outside(self, present: npt.NDArray[np.float64], least: float, most: float) -> int:
         low, high = self._limits.min, self._limits.max
@@ -92,7 +103,7 @@ class NumericalFold:
 
     def summary(self) -> NumericalSummary:
         """The column so far."""
-        return NumericalSummary(
+        return NumericalSummary.model_construct(
             count=self._moments.count,
             missing=self._missing,
             out_of_limits=self._out_of_limits,
@@ -101,6 +112,11 @@ class NumericalFold:
             minimum=self._minimum,
             maximum=self._maximum,
             quantiles=sketches.to_text(self._sketch),
+            distinct=distinct.to_text(self._distinct),
+            frequent=tuple(
+                FrequentValue.model_construct(value=value, count=count) for value, count in self._frequent.ordered()
+            ),
+            frequent_error=self._frequent.error,
         )
 
 
@@ -113,6 +129,7 @@ class CategoricalFold:
         self._counts: Counter[str] = Counter()
         self._unseen = 0
         self._unseen_counts: dict[str, int] = {}
+        self._distinct = distinct.empty()
 
     @classmethod
     def from_summary(cls, summary: CategoricalSummary, categories: Collection[str] = ()) -> CategoricalFold:
@@ -122,6 +139,7 @@ class CategoricalFold:
         fold._counts = Counter(summary.counts)
         fold._unseen = summary.unseen
         fold._unseen_counts = dict(summary.unseen_counts)
+        fold._distinct = distinct.from_text(summary.distinct)
         return fold
 
     def fold(self, values: Iterable[str | None]) -> None:
@@ -132,16 +150,16 @@ class CategoricalFold:
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add words that were counted already."""
-        unseen: dict[str, int] = {}
-        for value, count in counts.items():
-            if value in self._categories:
-                self._counts[value] += count
-            else:
-                self._unseen += count
-                name = value[:UNSEEN_LENGTH]
-                unseen[name] = unseen.get(name, 0) + count
-        if unseen:
-            self._unseen_counts = _kept(self._unseen_counts, unseen)
+        unseen = counts.keys() - self._categories
+        self._counts.update({value: count for value, count in counts.items() if value not in unseen})
+        if not unseen:
+            return
+        named: dict[str, int] = {}
+        for value in unseen:
+            self._unseen += counts[value]
+            named[value[:UNSEEN_LENGTH]] = named.get(value[:UNSEEN_LENGTH], 0) + counts[value]
+        self._unseen_counts = _kept(self._unseen_counts, named)
+        distinct.fold(self._distinct, distinct.hashed_words(unseen))
 
     def merge(self, part: ColumnSummary) -> None:
         """Add the summary of another part of the column. Raises TypeError."""
@@ -151,6 +169,8 @@ class CategoricalFold:
         self._counts.update(part.counts)
         self._unseen += part.unseen
         self._unseen_counts = _kept(self._unseen_counts, part.unseen_counts)
+        if part.distinct:
+            np.maximum(self._distinct, distinct.from_text(part.distinct), out=self._distinct)
 
     def summary(self) -> CategoricalSummary:
         """The column so far."""
@@ -160,6 +180,7 @@ class CategoricalFold:
             unseen=self._unseen,
             counts=dict(sorted(self._counts.items())),
             unseen_counts=self._unseen_counts,
+            distinct=distinct.to_text(self._distinct),
         )
 
 
@@ -255,6 +276,21 @@ class Moments:
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.count / count)
         return Moments(count, mean, self.m2 + other.m2 + delta * delta * (self.count * other.count / count))
+
+
+def distinct_values(summary: ColumnSummary) -> float:
+    """How many different values a column had, give or take `DISTINCT_ERROR` of it (standard error).
+
+    Of a categorical column: the categories that came, exactly, and the estimated number of different unseen words.
+    """
+    estimated = distinct.estimate(distinct.from_text(summary.distinct))
+    if isinstance(summary, NumericalSummary):
+        return estimated
+    return estimated + sum(count > 0 for count in summary.counts.values())
+
+
+def _counts(frequent: Iterable[FrequentValue]) -> dict[float, int]:
+    return {float(each.value): each.count for each in frequent}
 
 
 def _kept(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:

@@ -15,13 +15,15 @@ from pydantic import ValidationError
 
 from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import PartialSummarised
+from tailrace_contracts.spec import Monitors
 from tailrace_ingestion.consumers.validating import PREDICTION_EVENTS, partition_of_model
 from tailrace_ingestion.domain.event_time import DAY_SECONDS
 from tailrace_ingestion.domain.folding import record_key
 from tailrace_ingestion.domain.merging import ModelWindows, Timing
+from tailrace_ingestion.domain.wire import encode_summary
 from tailrace_ingestion.ports import Specs
 from tailrace_runtime.errors import PoisonEvent
-from tailrace_runtime.records import Outgoing, Record, outgoing
+from tailrace_runtime.records import Outgoing, Record, event_headers
 
 STATISTICS = "feature-statistics"
 
@@ -92,7 +94,7 @@ class Aggregating:
         """What is to be published now."""
         now = self._monotonic()
         return [
-            outgoing(window, STATISTICS, model)
+            Outgoing(STATISTICS, encode_summary(window), model.encode(), headers=event_headers(window))
             for model, windows in self._models.items()
             for window in windows.due(self._timing(model), now, self._window_seconds)
         ]
@@ -109,4 +111,5 @@ class Aggregating:
         """The model's timing; a day of lateness where its spec is not known (any more)."""
         known = self._specs.models().get(model)
         lateness = known.shape.lateness if known else DAY_SECONDS
-        return Timing(lateness, self._idle_source_seconds, topics()[PREDICTION_EVENTS].partitions)
+        rows = known.shape.plan.sample_rows if known else Monitors().sample_rows
+        return Timing(lateness, self._idle_source_seconds, topics()[PREDICTION_EVENTS].partitions, rows)

@@ -15,14 +15,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from tailrace_contracts.catalogue import topics
+from tailrace_contracts.events import PartialSummarised
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.consumers.specs_in_force import SpecEffects, SpecsInForce
 from tailrace_ingestion.domain.folding import SourceBook, record_key
+from tailrace_ingestion.domain.wire import encode_summary
 from tailrace_ingestion.handlers import validate_labels, validate_predictions
 from tailrace_ingestion.ports import PublishedPartials
 from tailrace_runtime.consumer import Outcome, Stateless
 from tailrace_runtime.metrics import Metrics
-from tailrace_runtime.records import Record, outgoing
+from tailrace_runtime.records import Outgoing, Record, event_headers
 
 PARTIALS = "window-partials"
 PREDICTION_EVENTS, LABEL_EVENTS = "prediction-events", "label-events"
@@ -93,11 +95,13 @@ class Validating(Stateless):
         return outcomes
 
     def _published(self, book: SourceBook) -> Outcome:
-        emit = [
-            outgoing(partial, PARTIALS, record_key(partial), partition=partition_of_model(partial.model))
-            for partial in book.publish()
-        ]
-        return Outcome(emit=emit, commit_through=book.committable)
+        return Outcome(emit=[published(partial) for partial in book.publish()], commit_through=book.committable)
+
+
+def published(partial: PartialSummarised) -> Outgoing:
+    """A partial on its topic."""
+    key, partition = record_key(partial).encode(), partition_of_model(partial.model)
+    return Outgoing(PARTIALS, encode_summary(partial), key, partition, event_headers(partial))
 
 
 def partition_of_model(model: str) -> int:

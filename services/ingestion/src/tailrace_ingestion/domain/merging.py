@@ -12,18 +12,18 @@ kept a while longer: a partial that still comes is merged, and the closed window
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from tailrace_contracts.events import ColumnSummary, PartialSummarised, WindowSummarised
+from tailrace_contracts.events import ColumnSummary, PartialSummarised, Slice, WindowSummarised
 from tailrace_contracts.ranges import LogRanges
 from tailrace_ingestion.domain.folding import WindowKey, key_of
-from tailrace_statistics import merge_columns
+from tailrace_ingestion.domain.parts import OUTPUTS, lowest
+from tailrace_statistics import merge_all
 
 
 class Source(Struct, gc=False):
@@ -47,18 +47,22 @@ class ModelState(Struct):
 
 
 class Timing(NamedTuple):
-    """How long windows of a model take events, how long a source may be silent (both seconds), how many there are."""
+    """How long windows of a model take events, how long a source may be silent (both seconds), how many there are.
+
+    And how many rows a window's sample has.
+    """
 
     lateness: float
     idle: float
     sources: int
+    sample_rows: int = 0
 
 
 @dataclass(slots=True)
 class MergedWindow:
-    """The partials of one window, by source partition."""
+    """The partials of one window, by source partition and part."""
 
-    parts: dict[int, PartialSummarised] = field(default_factory=dict)
+    parts: dict[tuple[int, str], PartialSummarised] = field(default_factory=dict)
     changed: bool = False
     shown_at: float = -math.inf
 
@@ -88,13 +92,13 @@ class ModelWindows:
         """Take a stored partial back."""
         key = key_of(partial)
         window = self.windows.setdefault(key, MergedWindow())
-        window.parts[partial.source.partition] = partial
+        window.parts[partial.source.partition, partial.part] = partial
         window.changed = self.state.closed.get(key.start) != window.through()
 
     def apply(self, partial: PartialSummarised, arrived_ms: int) -> bool:
         """Merge a partial in; False when it says nothing new (an old one, or one for a window long forgotten)."""
         self._hear(partial, arrived_ms)
-        key, source = key_of(partial), partial.source.partition
+        key, source = key_of(partial), (partial.source.partition, partial.part)
         window = self.windows.get(key)
         if window is None:
             if key.end <= self.state.forgotten:
@@ -131,10 +135,10 @@ class ModelWindows:
             if closed and self.state.closed.get(key.start) != window.through():
                 self.state.closed[key.start] = window.through()
                 window.changed = False
-                yield merged(window.parts.values(), closed=True)
+                yield merged(window.parts.values(), timing.sample_rows, closed=True)
             elif not closed and window.changed and now - window.shown_at >= every:
                 window.changed, window.shown_at = False, now
-                yield merged(window.parts.values(), closed=False)
+                yield merged(window.parts.values(), timing.sample_rows, closed=False)
 
     def forget(self, timing: Timing) -> list[PartialSummarised]:
         """Drop windows that were given out as closed and are long over; the partials that need not be stored any more."""
@@ -152,24 +156,58 @@ class ModelWindows:
         return dropped
 
 
-def merged(parts: Iterable[PartialSummarised], *, closed: bool) -> WindowSummarised:
+def merged(parts: Iterable[PartialSummarised], sample_rows: int, *, closed: bool) -> WindowSummarised:
     """One window out of its partials. Where a spec has changed a column's type, the newest spec's type counts."""
-    newest, *others = sorted(parts, key=lambda part: -part.spec_revision)
-    kinds = {name: summary.type for name, summary in newest.columns.items()}
-    columns: dict[str, ColumnSummary] = reduce(
-        merge_columns,
-        (
-            {name: each for name, each in part.columns.items() if kinds.get(name, each.type) == each.type}
-            for part in others
-        ),
-        newest.columns,
-    )
-    return WindowSummarised(
+    ordered = sorted(parts, key=lambda part: -part.spec_revision)
+    newest, kinds = ordered[0], _kinds(ordered)
+    served = [each for part in ordered for each in part.slices if each.arm is not None and each.arm != "shadow"]
+    slices: dict[tuple[str, ...], list[Slice]] = {}
+    for each in (each for part in ordered for each in part.slices):
+        slices.setdefault(_order(each), []).append(each)
+    whole = [*(each.columns for each in served), *(part.columns for part in ordered if part.columns)]
+    return WindowSummarised.model_construct(
         model=newest.model,
         spec_revision=newest.spec_revision,
         window=newest.window,
-        events=sum(part.events for part in (newest, *others)),
-        columns=columns,
+        events=sum(part.events for part in ordered),
+        columns=_together(whole, kinds),
+        slices=tuple(
+            same[0].model_copy(
+                update={
+                    "events": sum(each.events for each in same),
+                    "columns": _together([each.columns for each in same], kinds),
+                }
+            )
+            for _, same in sorted(slices.items())
+        ),
+        sample=lowest([row for part in ordered for row in part.sample], sample_rows),
         closed=closed,
-        derived_from=LogRanges.of(*(part.source for part in (newest, *others))),
+        derived_from=LogRanges.of(*(part.source for part in ordered)),
     )
+
+
+def _kinds(ordered: Iterable[PartialSummarised]) -> dict[str, str]:
+    """What each column is, by the newest spec that has it."""
+    kinds: dict[str, str] = {}
+    for part in ordered:
+        for columns in (part.columns, *(each.columns for each in part.slices)):
+            for name, summary in columns.items():
+                kinds.setdefault(name, summary.type)
+    return kinds
+
+
+def _order(part: Slice) -> tuple[str, ...]:
+    """Arms first, by version, then groups by attribute."""
+    version = "" if part.version is None else f"{part.version:020d}"
+    return (part.attribute or "", part.group or "", part.arm or "", version)
+
+
+def _together(parts: Iterable[Mapping[str, ColumnSummary]], kinds: Mapping[str, str]) -> dict[str, ColumnSummary]:
+    """Disjoint parts of a table, column by column; without outputs that no event has."""
+    columns: dict[str, list[ColumnSummary]] = {}
+    for part in parts:
+        for name, summary in part.items():
+            if kinds[name] == summary.type:
+                columns.setdefault(name, []).append(summary)
+    found = {name: same[0] if len(same) == 1 else merge_all(same) for name, same in columns.items()}
+    return {name: summary for name, summary in found.items() if summary.count or name not in OUTPUTS}

@@ -24,13 +24,16 @@ from tailrace_ingestion.domain.checks import (
     Column,
     CompiledSpec,
     Floats,
+    Integers,
     Mask,
     NumberColumn,
+    WordColumn,
     coded,
     rewritten,
 )
 from tailrace_ingestion.domain.event_time import TimeRule
 from tailrace_ingestion.domain.folding import Rows, Shape, SourceBook, taken
+from tailrace_ingestion.domain.parts import arm_word
 from tailrace_ingestion.domain.reasons import Reason, Rejection
 
 VALUE_REASONS = frozenset({Reason.OUT_OF_LIMITS, Reason.UNSEEN_CATEGORY, Reason.MISSING_VALUE})
@@ -250,10 +253,12 @@ def check_predictions(batch: Batch[wire.Prediction], positions: Sequence[int], m
     batch.refused.update({positions[at]: why for at, why in checked.rejected.items()})
     if judged.counted.any():
         rows = np.flatnonzero(judged.counted)
-        outputs = _outputs([events[at] for at in rows.tolist()], model.compiled.spec.label)
-        columns = outputs | {name: taken(column, rows) for name, column in checked.columns.items()}
+        counted = events if len(rows) == len(events) else [events[at] for at in rows.tolist()]
         offsets = np.array([batch.arrivals.offsets[at] for at in positions], dtype=np.int64)
-        book.add(Rows(model.shape, offsets[rows], judged.windows[rows], judged.valid[rows], columns))
+        places = offsets[rows], judged.windows[rows], judged.valid[rows]
+        book.add(Rows(model.shape, *places, *_served(counted, checked.columns, rows, model.compiled.spec.label)))
+        if any(event.shadows for event in counted):
+            book.add(_shadows(model.shape, counted, *places))
 
 
 class _Judged(NamedTuple):
@@ -312,21 +317,57 @@ def _believed_in_order(moments: Floats, newest: float, judged: Mask, valid: Mask
     return believed
 
 
-def _outputs(events: Sequence[wire.Prediction], label: Label) -> dict[str, Column]:
-    """The served output as columns beside the features: classes are words, a regression's predictions are numbers."""
-    served = [event.served for event in events]
-    predicted: list[Any]
-    if all(served):
-        known = [output for output in served if output is not None]
-        predicted, probable = [each.prediction for each in known], [each.probability for each in known]
-    else:
-        predicted = [None if output is None else output.prediction for output in served]
-        probable = [None if output is None else output.probability for output in served]
+def _served(
+    events: Sequence[wire.Prediction], features: dict[str, Column], rows: Integers, label: Label
+) -> tuple[WordColumn, dict[str, Column]]:
+    """Who answered, and the columns: the served output beside the features."""
+    answers = [event.served for event in events]
+    outputs = _outputs(answers, label) | {"latency_ms": _numbers([event.latency_ms for event in events])}
+    if len(rows) == len(next(iter(features.values())).missing):
+        return _arms(answers), outputs | features
+    return _arms(answers), outputs | {name: taken(column, rows) for name, column in features.items()}
+
+
+def _shadows(shape: Shape, events: Sequence[wire.Prediction], offsets: Integers, windows: Floats, valid: Mask) -> Rows:
+    """What shadows answered, a row for each answer."""
+    rows = np.array([row for row, event in enumerate(events) for _ in event.shadows], dtype=np.int64)
+    answers = [answer for event in events for answer in event.shadows]
+    outputs = _outputs(answers, shape.spec.label)
+    return Rows(shape, offsets[rows], windows[rows], valid[rows], _arms(answers), outputs, of_shadows=True)
+
+
+def _arms(answers: Sequence[wire.Output | None]) -> WordColumn:
+    """Who answered, as `champion/3`."""
+    named = {each: arm_word(*each) for each in {(out.arm, out.version) for out in answers if out is not None}}
+    if len(named) == 1 and all(answers):
+        none = np.zeros(len(answers), np.bool_)
+        return WordColumn(np.zeros(len(answers), np.int64), [*named.values()], 0, none, none)
+    return coded([None if out is None else named[out.arm, out.version] for out in answers], ())
+
+
+def _outputs(answers: Sequence[wire.Output | None], label: Label) -> dict[str, Column]:
+    """Answers as columns: classes are words, a regression's predictions are numbers.
+
+    Under `probability_if_positive` and `..._negative` stand the probabilities of those that said so.
+    """
+    predicted: list[Any] = [None if output is None else output.prediction for output in answers]
+    probability = _numbers([None if output is None else output.probability for output in answers])
+    if not isinstance(label, ClassLabel):
+        return {"prediction": _numbers(predicted), "probability": probability}
+    prediction = coded(predicted, label.classes)
+    positive = prediction.codes == label.classes.index(label.positive)
     return {
-        "prediction": coded(predicted, label.classes) if isinstance(label, ClassLabel) else _numbers(predicted),
-        "probability": _numbers(probable),
-        "latency_ms": _numbers([event.latency_ms for event in events]),
+        "prediction": prediction,
+        "probability": probability,
+        "probability_if_positive": _where(positive, probability),
+        "probability_if_negative": _where(~positive, probability),
     }
+
+
+def _where(mask: Mask, column: NumberColumn) -> NumberColumn:
+    """The values of some rows; those of the others are not missing, they are none of its business."""
+    nothing = np.zeros(len(mask), np.bool_)
+    return NumberColumn(np.where(mask, column.values, np.nan), nothing, nothing)
 
 
 def _numbers(cells: Sequence[float | None]) -> NumberColumn:

@@ -36,7 +36,7 @@ class NumericalRule:
         self._lowest = feature.limits.min
         self._highest = feature.limits.max
         self._on_out_of_limits = feature.on_out_of_limits
-        self._missing_is_fine = feature.on_missing == "flag"
+        self._missing_is_fine = feature.on_missing != "reject"
 
     def asked(self, value: object, where: str) -> float | None:
         """The value as a number; booleans count as 0 and 1. Raises Refused."""
@@ -86,7 +86,7 @@ class CategoricalRule:
         self._categories = feature.categories
         self._known = frozenset(feature.categories)
         self._on_unseen = feature.on_unseen
-        self._missing_is_fine = feature.on_missing == "flag"
+        self._missing_is_fine = feature.on_missing != "reject"
 
     def asked(self, value: object, where: str) -> str | None:
         """The value as a word. Raises Refused."""
