@@ -29,7 +29,7 @@ from starlette.requests import ClientDisconnect
 
 from tailrace_contracts.cloudevents import attributes
 from tailrace_contracts.events import LabelGiven, PredictionMade
-from tailrace_ingestion.domain.intake import JSON, KINDS, LABEL, PREDICTION, BodyRefused, Intake, Kind, Taken, parse
+from tailrace_ingestion.domain.intake import JSON, KINDS, LABEL, PREDICTION, BodyRefused, Intake, Kind, parse
 from tailrace_ingestion.settings import IngestionSettings
 from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
 from tailrace_runtime.ids import new_id
@@ -69,14 +69,16 @@ class Gateway:
         """One request, from its body to its answer."""
         partial = _wants_part(request)
         media_type = _media_type(request)
+        client = request.client.host if request.client else ""
+        self._admit(client, 1)
         body = bytearray()
         try:
             await self._read(request, body)
             intake = parse(bytes(body), media_type, kind, self._settings.max_events)
             if intake.errors and not (partial and intake.taken):
                 raise InvalidEvents(intake)
-            with self._waiting(request.client.host if request.client else "", len(intake.taken)):
-                await self._publish([_record(each, kind, topic) for each in intake.taken])
+            with self._waiting(client, len(intake.taken)):
+                await self._publish(list(_records(intake, kind, topic)))
         except BodyRefused as error:
             raise HTTPException(413 if error.too_many else 422, str(error)) from None
         finally:
@@ -104,17 +106,20 @@ class Gateway:
         except ClientDisconnect:
             raise HTTPException(400, "the client went away before the end of its body") from None
 
-    @contextmanager
-    def _waiting(self, client: str, events: int) -> Iterator[None]:
-        """So many more events wait for the broker, if they may."""
-        settings, others = self._settings, self.pending
+    def _admit(self, client: str, events: int) -> None:
+        """Whether so many more events may wait. Asked before a body is read, too: refusing should cost little."""
+        settings, others, mine = self._settings, self.pending, self._pending[client]
         if others and others + events > settings.max_pending_events:
             if self._broker_away:
                 _away()
             _busy(f"{others} events wait for the broker already")
-        mine = self._pending[client]
         if mine and mine + events > settings.max_pending_events_per_client:
             _busy(f"{mine} events of this client wait for the broker already")
+
+    @contextmanager
+    def _waiting(self, client: str, events: int) -> Iterator[None]:
+        """So many more events wait for the broker, if they may."""
+        self._admit(client, events)
         self._pending[client] += events
         try:
             yield
@@ -180,9 +185,11 @@ def _wants_part(request: Request) -> bool:
     return found == "true"
 
 
-def _record(event: Taken, kind: Kind, topic: str) -> Outgoing:
-    headers = attributes(kind.contract.type_name(), event_id=new_id(), source=SOURCE.get(), now=event.time)
-    return Outgoing(topic, event.value, event.key.encode(), headers=(*headers, *trace_headers()))
+def _records(intake: Intake, kind: Kind, topic: str) -> Iterator[Outgoing]:
+    name, source, trace = kind.contract.type_name(), SOURCE.get(), trace_headers()
+    for key, moment, value in intake.taken:
+        headers = attributes(name, event_id=new_id(), source=source, now=moment)
+        yield Outgoing(topic, value, key.encode(), headers=(*headers, *trace))
 
 
 def _answer(intake: Intake) -> JSONResponse:
