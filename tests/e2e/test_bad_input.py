@@ -86,7 +86,7 @@ async def test_wrong_events_are_parked_with_a_sentence_and_can_come_back(tailrac
     filters = ("--code", "unknown-model", "--model", "nobody", "--by", "validate", "--since", "1h")
     assert tailrace.run("dead-letters", "replay", *filters, "--dry-run").stdout.startswith("would replay 1 record")
     assert tailrace.run("dead-letters", "replay", *filters, "--rate", "5").stdout.startswith("replayed 1 record")
-    assert tailrace.run("dead-letters", "replay", *filters).stdout.startswith("replayed 0 records; 1 others match")
+    assert tailrace.run("dead-letters", "replay", *filters).stdout.startswith("replayed 0 records; left alone: 1")
 
     async def counted_once() -> bool:
         return [row["predictions"] for row in tailrace.json("coverage", "nobody")] == [1]

@@ -124,5 +124,5 @@ def dead_replay(  # noqa: PLR0917  # one option for each filter
         return len(due) if dry_run else await letters.replay(to, due, rate), len(found) - len(due)
 
     count, left = run(work)
-    others = f"; {left} others match: see their state with `list`" if left else ""
+    others = f"; left alone: {left}, see `tailrace dead-letters list`" if left else ""
     say(f"{'would replay' if dry_run else 'replayed'} {count} record{'s' if count != 1 else ''}{others}")
