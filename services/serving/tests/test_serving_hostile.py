@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.serving.tests.hostile import corpus, tensors
-from tailrace_serving.app import application, capture_of
+from tailrace_serving.app import capture_of
 from tailrace_serving.capture import Capture
 from tailrace_serving.domain.arms import Arms, Loaded, Table
 from tailrace_serving.domain.features import FeatureRules
@@ -50,7 +50,7 @@ async def client(capture: Capture) -> AsyncIterator[httpx.AsyncClient]:
     table.swap(Arms("rain", spec, FeatureRules(spec), Loaded(1, None, "torch", "1", FakePredictor())))
     desk = Desk(FixedClock(), lambda: "made", FakeMeter())
     front = Front(table, lambda: None, capture, desk, Limits(100_000, 50))
-    transport = httpx.ASGITransport(application(front))
+    transport = httpx.ASGITransport(front.application())
     async with httpx.AsyncClient(transport=transport, base_url="http://serving") as made:
         yield made
 

@@ -15,7 +15,7 @@ import pytest
 
 from tailrace_contracts.events import Event, PredictionMade
 from tailrace_runtime.testing import record
-from tailrace_serving.app import application, capture_of
+from tailrace_serving.app import capture_of
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader
 from tailrace_serving.domain.arms import Table
@@ -66,7 +66,7 @@ class Serving:
 
     def client_of(self, front: Front) -> httpx.AsyncClient:
         """A client of the application."""
-        transport = httpx.ASGITransport(application(front), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(front.application(), raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://serving")
 
     def hold(self, name: str, predictor: FakePredictor) -> FakePredictor:

@@ -14,9 +14,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
-from tailrace_serving.app import application, capture_of
+from tailrace_serving.app import capture_of
 from tailrace_serving.domain.arms import Arms, Loaded, Table
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.handlers import Desk
@@ -25,13 +25,13 @@ from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import FakeEventLog, FakeMeter, FakePredictor, FixedClock, rain_spec
 
 
-def serving() -> Starlette:
+def serving() -> ASGIApp:
     """The application with one champion."""
     spec, meter, table = rain_spec(), FakeMeter(), Table()
     table.swap(Arms("rain", spec, FeatureRules(spec), Loaded(1, None, "torch", "1", FakePredictor())))
     capture = capture_of(ServingSettings(), FakeEventLog(), meter)
     desk = Desk(FixedClock(), lambda: "made", meter)
-    return application(Front(table, lambda: None, capture, desk, Limits(100_000, 50)))
+    return Front(table, lambda: None, capture, desk, Limits(100_000, 50)).application()
 
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", serving())

@@ -70,7 +70,8 @@ class Encoder:
         for row in rows:
             line = blank.copy()
             for name, index in self._numerical:
-                line[index] = number(row.get(name))
+                value = row.get(name)
+                line[index] = value if type(value) is float and -LARGEST <= value <= LARGEST else number(value)
             for name, places in self._categorical:
                 index_or_none = places.get(row.get(name))
                 if index_or_none is not None:

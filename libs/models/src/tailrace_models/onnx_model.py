@@ -2,13 +2,14 @@
 
 The graph has the single input `features`, float32 [rows, columns] as `encode_rows` makes them (NaN where a number is
 missing), and a single output, float32 [rows] or [rows, 1]: `probability`, or for a regression `prediction` in the
-label's unit. Imputation and scaling are inside. It runs on one thread: the service scales by processes, and a pool of spinning threads beside an event loop costs more than
-these small networks gain.
+label's unit. Imputation and scaling are inside. It runs on one thread: the service scales by processes, and a pool of
+spinning threads beside an event loop costs more than these small networks gain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class OnnxModel:
         self._session = session
         self._encoder = Encoder(spec)
         self._label = spec.label
+        self._answer = _answering(spec.label)
 
     @classmethod
     def from_bytes(cls, data: bytes, spec: ModelSpec) -> OnnxModel:
@@ -68,10 +70,23 @@ class OnnxModel:
 
     def predict(self, rows: Sequence[Row]) -> list[Answer]:
         """Answers for rows of features, one for each."""
-        predictions, probabilities = self.predict_many(rows)
-        if probabilities is None:
-            return list(map(Answer, predictions.tolist()))
-        return list(map(Answer, predictions.tolist(), probabilities.tolist()))
+        if not rows:
+            return []
+        return list(map(self._answer, self._run(self._encoder.encode(rows)).tolist()))
+
+
+def _answering(label: Label) -> Callable[[float], Answer]:
+    """From one output to one answer, as `predict_matrix` does for many: numpy costs more than that for a few."""
+    if isinstance(label, NumericalLabel):
+        least, most = label.limits.min, label.limits.max
+        return lambda found: Answer(min(max(found, least), most))
+    positive, other = label.positive, negative(label)
+
+    def answer(found: float) -> Answer:
+        probability = 0.5 if math.isnan(found) else min(max(found, 0.0), 1.0)
+        return Answer(positive if probability > 0.5 else other, probability)
+
+    return answer
 
 
 def output_of(label: Label) -> str:

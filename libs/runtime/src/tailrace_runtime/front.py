@@ -57,7 +57,11 @@ class Front:
         elif not self.open:
             await _answer(send, *_error(503, self._why_closed()))
         else:
-            with continued_from(_trace_of(scope)):
+            trace = _trace_of(scope)
+            if not trace:
+                await self._app(scope, receive, send)
+                return
+            with continued_from(trace):
                 await self._app(scope, receive, send)
 
     def _livez(self) -> tuple[int, bytes, str]:

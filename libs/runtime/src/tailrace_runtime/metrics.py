@@ -6,9 +6,9 @@ the label `service`. Nothing is registered at import, and nothing in the process
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -78,6 +78,7 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._series: dict[tuple[Any, ...], Any] = {}
         for instrument in (*CATALOGUE, *extra):
             self._add(instrument)
         if process:
@@ -97,7 +98,7 @@ class Metrics:
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
-        self._counters[name].labels(service=self.service, **labels).inc(amount)
+        self._one(self._counters, name, labels).inc(amount)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -110,7 +111,15 @@ class Metrics:
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Record one measurement in a histogram."""
-        self._histograms[name].labels(service=self.service, **labels).observe(value)
+        self._one(self._histograms, name, labels).observe(value)
+
+    def _one(self, instruments: Mapping[str, Any], name: str, labels: dict[str, str]) -> Any:
+        """The series of these labels. Remembered, because looking one up costs several times what counting costs."""
+        key = (name, *labels.items())
+        found = self._series.get(key)
+        if found is None:
+            found = self._series[key] = instruments[name].labels(service=self.service, **labels)
+        return found
 
     def value(self, name: str, **labels: str) -> float:
         """What a counter or gauge stands at (0 before its first use): for tests and status pages."""

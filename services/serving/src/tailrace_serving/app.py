@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
-from starlette.applications import Starlette
-
 from tailrace_runtime.clock import Clock, SystemClock
 from tailrace_runtime.consumer import ConsumerRole, DeadLetterLimit, Outcome
 from tailrace_runtime.follower import Follower
@@ -30,7 +28,7 @@ from tailrace_serving.consumers import Loader, Routes
 from tailrace_serving.domain.arms import Table
 from tailrace_serving.domain.buffer import CaptureBuffer
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import HANDLERS, Front, Limits
+from tailrace_serving.http import Front, Limits
 from tailrace_serving.metrics import INSTRUMENTS
 from tailrace_serving.ports import Artefacts, EventLog, Meter
 from tailrace_serving.requests import Requests
@@ -75,7 +73,7 @@ def create_service(
             "http": BackgroundRole("http", _until_stopped),
             "requests": requests_role(settings, requests_in, topic_out, table=table, desk=desk, producer=producer),
         },
-        application(front),
+        front.application(),
         [capture, *followers, loader],
         producer=producer,
         metrics=metrics,
@@ -121,11 +119,6 @@ def requests_role(
 def limits_of(settings: ServingSettings) -> Limits:
     """What one request may have, as this deployment says."""
     return Limits(settings.max_body_bytes, settings.max_rows, settings.max_requests, settings.request_seconds)
-
-
-def application(front: Front) -> Starlette:
-    """The HTTP application by itself."""
-    return Starlette(routes=front.routes(), exception_handlers=HANDLERS)
 
 
 def capture_of(settings: ServingSettings, events: EventLog, meter: Meter) -> Capture:

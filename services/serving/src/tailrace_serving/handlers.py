@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -27,8 +26,7 @@ SLICE_ROWS = 16
 """Rows that a predictor is given at once; between slices other requests have their turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
+class Inference(NamedTuple):
     """One row that has been answered, on its way to becoming a prediction event."""
 
     arms: Arms

@@ -7,7 +7,6 @@ Every refusal is `{"error": sentence}`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,17 @@ from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
+from starlette.applications import Starlette
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailrace_serving import bodies, handlers
 from tailrace_serving.bodies import Body, WentAway
 from tailrace_serving.capture import Capture
+from tailrace_serving.deadline import Deadline
 from tailrace_serving.domain import binary, oip, rowform
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Member, Table
 from tailrace_serving.domain.binary import Wire
@@ -109,15 +111,35 @@ class Front:
     desk: Desk
     limits: Limits
 
-    def routes(self) -> list[BaseRoute]:
-        """Every route of the service, the busiest first."""
+    def application(self) -> ASGIApp:
+        """The whole front: the busiest path is taken before any router looks at it."""
         at_once = AtOnce()
         infer = Answering(self, at_once, oip.InferRequest, oip, binary)
         predict = Answering(self, at_once, rowform.PredictRequest, rowform)
+        rest = Starlette(
+            routes=[
+                Route("/v2/models/{model}/infer", infer, methods=["POST"]),
+                Route("/v2/models/{model}/versions/{version}/infer", infer, methods=["POST"]),
+                Route("/v1/models/{model}/predict", predict, methods=["POST"]),
+                *self._reading(),
+            ],
+            exception_handlers=HANDLERS,
+        )
+
+        async def dispatched(scope: Scope, receive: Receive, send: Send) -> None:
+            path: str = scope["path"]
+            if path.endswith("/infer") and path.startswith("/v2/models/") and scope["method"] == "POST":
+                model = path[len("/v2/models/") : -len("/infer")]
+                if model and "/" not in model:
+                    scope["path_params"] = {"model": model}
+                    await infer(scope, receive, send)
+                    return
+            await rest(scope, receive, send)
+
+        return ServerErrorMiddleware(dispatched, handler=failed)
+
+    def _reading(self) -> list[BaseRoute]:
         return [
-            Route("/v2/models/{model}/infer", infer, methods=["POST"]),
-            Route("/v2/models/{model}/versions/{version}/infer", infer, methods=["POST"]),
-            Route("/v1/models/{model}/predict", predict, methods=["POST"]),
             Route("/v2", self._server),
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
@@ -198,7 +220,7 @@ class Answering(Generic[RequestT]):
         arms = front.table.find(path["model"])
         body: Body | None = None
         try:
-            async with asyncio.timeout(limits.request_seconds):
+            with Deadline(limits.request_seconds):
                 body = await bodies.read(scope, receive, limits.max_body_bytes)
                 request, question = self._asked(body, arms.rules)
                 answered = await handlers.answer(front.desk, arms, question, path.get("version"))

@@ -9,6 +9,7 @@ the same object.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -29,10 +30,12 @@ class Row(NamedTuple):
 class NumericalRule:
     """One numerical feature's limits and policies."""
 
-    __slots__ = ("_highest", "_lowest", "_missing_is_fine", "_on_out_of_limits", "name")
+    __slots__ = ("_highest", "_lowest", "_missing_is_fine", "_on_out_of_limits", "least", "most", "name")
 
     def __init__(self, feature: NumericalFeature) -> None:
         self.name = feature.name
+        self.least = max(feature.limits.min, -sys.float_info.max)
+        self.most = min(feature.limits.max, sys.float_info.max)
         self._lowest = feature.limits.min
         self._highest = feature.limits.max
         self._on_out_of_limits = feature.on_out_of_limits
@@ -79,10 +82,11 @@ class NumericalRule:
 class CategoricalRule:
     """One categorical feature's categories and policies."""
 
-    __slots__ = ("_categories", "_known", "_missing_is_fine", "_on_unseen", "name")
+    __slots__ = ("_categories", "_known", "_missing_is_fine", "_on_unseen", "least", "most", "name")
 
     def __init__(self, feature: CategoricalFeature) -> None:
         self.name = feature.name
+        self.least, self.most = math.inf, -math.inf  # no number is between these
         self._categories = feature.categories
         self._known = frozenset(feature.categories)
         self._on_unseen = feature.on_unseen
@@ -126,18 +130,24 @@ class FeatureRules:
     def row(self, given: Mapping[str, object], where: str = "") -> Row:
         """One row of values by feature name. `where` goes before a sentence, such as `row 3: `. Raises Refused."""
         asked: Features = {}
-        seen: Features = {}
+        changed: Features = {}
         try:
             for rule in self._rules:
-                value = rule.asked(given.get(rule.name), where)
-                asked[rule.name] = value
-                seen[rule.name] = rule.seen(value, where)  # type: ignore[arg-type]  # a rule takes what it has given
+                name = rule.name
+                found = given.get(name)
+                if type(found) is float and rule.least <= found <= rule.most:
+                    asked[name] = found
+                    continue
+                asked[name] = value = rule.asked(found, where)
+                seen = rule.seen(value, where)  # type: ignore[arg-type]  # a rule takes what it has given
+                if seen != value:
+                    changed[name] = seen
         except Refused:
             self._refuse_unknown(given, where)  # a misspelt name says more than the missing one
             raise
         if len(given) != len(asked):
             self._refuse_unknown(given, where)
-        return Row(asked, asked if seen == asked else seen)
+        return Row(asked, {**asked, **changed} if changed else asked)
 
     def _refuse_unknown(self, given: Mapping[str, object], where: str) -> None:
         for name in given:

@@ -8,7 +8,7 @@ numerical feature, BYTES for a categorical one; `null` where a value is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -22,9 +22,16 @@ from tailrace_serving.domain.refusal import Refused, brief
 CLASS_OUTPUTS = {"prediction": "INT64", "probability": "FP64", "prediction_id": "BYTES"}
 NUMBER_OUTPUTS = {"prediction": "FP64", "prediction_id": "BYTES"}
 
-_INTEGERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
-_FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
-_NUMERICAL = _INTEGERS | _FLOATS | {"BOOL"}
+_WORDS: frozenset[type] = frozenset({str, type(None)})
+_TYPES: dict[str, frozenset[type]] = {
+    "BYTES": _WORDS,
+    "BOOL": frozenset({bool, type(None)}),
+    **dict.fromkeys(("FP16", "BF16", "FP32", "FP64"), frozenset({float, int, type(None)})),
+    **dict.fromkeys(
+        ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"), frozenset({int, type(None)})
+    ),
+}
+"""What the JSON of each datatype's values is read as."""
 
 
 class Parameters(msgspec.Struct):
@@ -149,14 +156,15 @@ def _column(tensor: Tensor, count: int, rules: FeatureRules) -> list[Any]:
         raise Refused(
             "malformed", f"input {brief(tensor.name)} has {len(data)} values, expected {count} for shape {tensor.shape}"
         )
-    fits = _fits_words if isinstance(feature, CategoricalFeature) else _fits_numbers(tensor.datatype)
-    if fits is None or (fits is _fits_words and tensor.datatype != "BYTES"):
-        expected = "BYTES" if fits is _fits_words else "FP64, FP32, INT64, INT32 or BOOL"
+    words = isinstance(feature, CategoricalFeature)
+    types = _TYPES.get(tensor.datatype)
+    if types is None or words is not (types is _WORDS):
+        expected = "BYTES" if words else "FP64, FP32, INT64, INT32 or BOOL"
         raise Refused(
             "malformed", f"input {brief(tensor.name)} has datatype {brief(tensor.datatype)}, expected {expected}"
         )
     for value in data:
-        if not fits(value):
+        if type(value) not in types:
             raise Refused(
                 "malformed",
                 f"input {brief(tensor.name)} holds {brief(value)}, expected data of datatype {tensor.datatype}",
@@ -168,30 +176,6 @@ def _alone(value: Any, tensor: Tensor) -> Any:
     if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list):
         raise Refused("malformed", f"input {brief(tensor.name)} is nested otherwise than its shape {tensor.shape} says")
     return value[0]
-
-
-def _fits_words(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _fits_numbers(datatype: str) -> Callable[[object], bool] | None:
-    if datatype in _FLOATS:
-        return _is_float
-    if datatype in _INTEGERS:
-        return _is_integer
-    return _is_bool if datatype == "BOOL" else None
-
-
-def _is_float(value: object) -> bool:
-    return type(value) is float or type(value) is int or value is None
-
-
-def _is_integer(value: object) -> bool:
-    return type(value) is int or value is None
-
-
-def _is_bool(value: object) -> bool:
-    return type(value) is bool or value is None
 
 
 def outputs_of(spec: ModelSpec) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,8 +14,7 @@ from tailrace_serving.domain.refusal import Refused, brief
 MAX_IDENTIFIER = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """Rows for one model. One request is answered by one arm."""
 
     rows: list[Row]
