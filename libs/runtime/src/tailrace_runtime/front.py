@@ -125,6 +125,7 @@ def server(front: Front, grace_seconds: float) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks who the client is
             lifespan="off",
             ws="none",
             loop="none",

@@ -33,6 +33,7 @@ from tailrace_serving.metrics import INSTRUMENTS
 from tailrace_serving.ports import Artefacts, EventLog, Meter
 from tailrace_serving.requests import Requests
 from tailrace_serving.settings import ServingSettings
+from tailrace_serving.shelf import Shelf
 
 RequestRoutes = Mapping[str, Callable[[Requests, Sequence[Record]], Awaitable[Outcome]]]
 """The topic of requests, and what answers them."""
@@ -59,7 +60,7 @@ def create_service(
     loader = Loader(
         topics_in,
         table,
-        artefacts or stored_artefacts(settings),
+        Shelf(artefacts or stored_artefacts(settings), settings.max_loaded_bytes, metrics),
         metrics,
         retry_seconds=settings.artefact_retry_seconds,
     )
@@ -137,4 +138,6 @@ def capture_of(settings: ServingSettings, events: EventLog, meter: Meter) -> Cap
 
 def stored_artefacts(settings: ServingSettings) -> StoredArtefacts:
     """Artefacts out of the deployment's object store. Raises ConfigurationFault without a usable signing key."""
-    return StoredArtefacts(ObjectStore.from_url(settings.object_store), settings.signing_key())
+    return StoredArtefacts(
+        ObjectStore.from_url(settings.object_store), settings.signing_key(), settings.in_line_seconds
+    )

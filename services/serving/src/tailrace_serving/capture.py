@@ -22,7 +22,7 @@ import structlog
 
 from tailrace_serving.domain.buffer import CaptureBuffer, Captured
 from tailrace_serving.domain.refusal import Refused
-from tailrace_serving.handlers import SLICE_ROWS, Inference, captured, with_others
+from tailrace_serving.handlers import ALIKE_ROWS, Inference, captured, with_others
 from tailrace_serving.ports import EventLog, Meter, NeverPublished, NotPublished
 
 log = structlog.get_logger(__name__)
@@ -82,8 +82,8 @@ class Capture:
     async def _acknowledged(self, inferences: Sequence[Inference]) -> None:
         model = inferences[0].arms.model
         events: list[Captured] = []
-        for start in range(0, len(inferences), SLICE_ROWS):
-            events.extend(with_others(self._meter, inferences[start : start + SLICE_ROWS]))
+        for start in range(0, len(inferences), ALIKE_ROWS):
+            events.extend(await with_others(self._meter, inferences[start : start + ALIKE_ROWS]))
             await asyncio.sleep(0)
         try:
             async with asyncio.timeout(self._acknowledge_seconds):
@@ -132,7 +132,7 @@ class Capture:
                 self._asked.clear()
                 await self._asked.wait()
                 continue
-            for event in with_others(self._meter, self._alike()):
+            for event in await with_others(self._meter, self._alike()):
                 self._offer(event)
             await asyncio.sleep(0)
         self._offered.set()
@@ -141,7 +141,7 @@ class Capture:
         """The oldest pending rows, as many as have the same arms and the same arm served."""
         first = self._pending.popleft()
         batch = [first]
-        while self._pending and len(batch) < SLICE_ROWS:
+        while self._pending and len(batch) < ALIKE_ROWS:
             following = self._pending[0]
             if following.arms is not first.arms or following.served.loaded is not first.served.loaded:
                 break

@@ -1,29 +1,31 @@
 """The use cases: answer a question, answer for the other arms, bring a model's arms up to date.
 
-Nothing here knows HTTP or Kafka. `answer` is the hot path and does nothing that waits; a predictor is called on the
-event loop, in slices, because the small models that learn on a stream answer in tens of microseconds and may be
-called from one thread at a time only.
+Nothing here knows HTTP or Kafka. `answer` is the hot path and waits for nothing but a model that is slow (`running`) or
+was put away (`shelf`).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
+
+import structlog
 
 from tailrace_contracts.events import VersionChanged
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Loaded, Member, Table
 from tailrace_serving.domain.buffer import Captured
 from tailrace_serving.domain.deployment import Facts, arranged, plan, reusable
-from tailrace_serving.domain.features import Features, Row
+from tailrace_serving.domain.features import Row
 from tailrace_serving.domain.prediction_event import Output, Prediction, encode
 from tailrace_serving.domain.question import Question
 from tailrace_serving.domain.refusal import Refused
 from tailrace_serving.ports import Artefacts, ArtefactUnusable, Clock, Meter
 
-SLICE_ROWS = 16
-"""Rows that a predictor is given at once; between slices other requests have their turn."""
+log = structlog.get_logger(__name__)
+
+ALIKE_ROWS = 16
+"""Rows that the other arms are asked at once; a model in line would hold up the requests for longer ones."""
 
 
 class Inference(NamedTuple):
@@ -65,33 +67,25 @@ async def answer(desk: Desk, arms: Arms, question: Question, version: str | None
     served = arms.named(version) if version else arms.choose(question.entity or ids[0])
     rows = [row.seen for row in question.rows]
     try:
-        answers = await _predicted(served.loaded, rows)
+        answers = await served.loaded.predictor.predict(rows)
     except ArmFailed as failure:
         desk.meter.count("tailrace_arm_failures_total", model=arms.model, arm=served.arm)
         if served.arm != "canary" or version or arms.champion is None:
             raise _failed(arms, served, failure) from failure
         served = Member("champion", arms.champion)
         try:
-            answers = await _predicted(served.loaded, rows)
+            answers = await served.loaded.predictor.predict(rows)
         except ArmFailed as second:
             raise _failed(arms, served, second) from second
     desk.meter.count("tailrace_inferences_total", len(rows), model=arms.model, arm=served.arm)
     return Answered(served, answers, ids)
 
 
-async def _predicted(loaded: Loaded, rows: Sequence[Features]) -> Sequence[ArmAnswer]:
-    if len(rows) <= SLICE_ROWS:
-        return loaded.predictor.predict(rows)
-    answers: list[ArmAnswer] = []
-    for start in range(0, len(rows), SLICE_ROWS):
-        answers.extend(loaded.predictor.predict(rows[start : start + SLICE_ROWS]))
-        await asyncio.sleep(0)
-    return answers
-
-
 def _failed(arms: Arms, served: Member, failure: ArmFailed) -> Refused:
+    log.error("a model failed", model=arms.model, arm=served.arm, version=served.loaded.label, reason=str(failure))
     return Refused(
-        "unavailable", f"version {served.loaded.label} of model {arms.model!r} ({served.arm}) failed: {failure}"
+        "unavailable",
+        f"version {served.loaded.label} of model {arms.model!r} ({served.arm}) could not answer; the service's log says why",
     )
 
 
@@ -106,14 +100,14 @@ def inferences(
     ]
 
 
-def others_answers(meter: Meter, batch: Sequence[Inference]) -> list[list[Output]]:
+async def others_answers(meter: Meter, batch: Sequence[Inference]) -> list[list[Output]]:
     """What the other arms answer, for inferences that share arms and served member. A failing arm is left out."""
     outputs: list[list[Output]] = [[] for _ in batch]
     rows = [inference.row.seen for inference in batch]
     first = batch[0]
     for member in first.arms.others(first.served.loaded):
         try:
-            answers = member.loaded.predictor.predict(rows)
+            answers = await member.loaded.predictor.predict(rows)
         except ArmFailed:
             meter.count("tailrace_arm_failures_total", model=first.arms.model, arm=member.arm)
             continue
@@ -122,10 +116,11 @@ def others_answers(meter: Meter, batch: Sequence[Inference]) -> list[list[Output
     return outputs
 
 
-def with_others(meter: Meter, batch: Sequence[Inference]) -> list[Captured]:
+async def with_others(meter: Meter, batch: Sequence[Inference]) -> list[Captured]:
     """The prediction events of inferences that share arms and served member, the other arms' answers in them."""
     return [
-        captured(inference, shadows) for inference, shadows in zip(batch, others_answers(meter, batch), strict=True)
+        captured(inference, shadows)
+        for inference, shadows in zip(batch, await others_answers(meter, batch), strict=True)
     ]
 
 

@@ -24,6 +24,8 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument("tailrace_captured_total", "counter", "Prediction events that the broker acknowledged.", ("model",)),
     Instrument("tailrace_capture_lost_total", "counter", "Prediction events given up, exactly.", ("model",)),
     Instrument("tailrace_capture_held", "gauge", "Prediction events in the buffer, those in flight included."),
+    Instrument("tailrace_models_loaded", "gauge", "Artefacts that are loaded, of those deployed."),
+    Instrument("tailrace_models_put_away_total", "counter", "Times that a model was put away to make room."),
     Instrument("tailrace_swaps_total", "counter", "Times that a model's arms were replaced.", ("model",)),
     Instrument("tailrace_artefact_failures_total", "counter", "Artefacts that could not be loaded.", ("model",)),
 )

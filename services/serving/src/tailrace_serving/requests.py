@@ -98,7 +98,7 @@ class Requests(Stateless):
         for part in (first, repeated):
             works = await asyncio.gather(*(self._worked(record, outcome.parked) for record in part))
             await self._publish_replies([work for work in works if work.reply and work.topic])
-            for event in self._events(works):
+            for event in await self._events(works):
                 outcome.emit.append(outgoing(event, self._topic_out))
         return outcome
 
@@ -179,13 +179,13 @@ class Requests(Stateless):
             if work.reply is not None:
                 self._replied.add(work.reply)
 
-    def _events(self, works: Sequence[Worked]) -> list[Captured]:
+    async def _events(self, works: Sequence[Worked]) -> list[Captured]:
         events = [event for work in works for event in work.events]
         inferences = [inference for work in works for inference in work.inferences]
         for _, alike in groupby(inferences, key=lambda each: (id(each.arms), id(each.served.loaded))):
             batch = list(alike)
-            for start in range(0, len(batch), handlers.SLICE_ROWS):
-                events.extend(handlers.with_others(self._desk.meter, batch[start : start + handlers.SLICE_ROWS]))
+            for start in range(0, len(batch), handlers.ALIKE_ROWS):
+                events.extend(await handlers.with_others(self._desk.meter, batch[start : start + handlers.ALIKE_ROWS]))
         return events
 
 

@@ -25,7 +25,7 @@ class ServingSettings(ServiceSettings):
         default=100_000, gt=0, description="prediction events held while the broker is away"
     )
     capture_max_bytes: int = Field(default=134_217_728, gt=0, description="the same bound, in bytes")
-    capture_linger_seconds: float = Field(default=0.02, ge=0, description="to gather a batch of events")
+    capture_linger_seconds: float = Field(default=0.05, ge=0, description="to gather a batch of events")
     capture_retry_seconds: float = Field(default=0.5, gt=0, description="between two attempts to publish")
     capture_flush_seconds: float = Field(default=10, gt=0, description="for what is held, when the service stops")
     acknowledge_seconds: float = Field(default=5, gt=0, description="to wait for the broker where a spec asks for it")
@@ -33,6 +33,12 @@ class ServingSettings(ServiceSettings):
         default=("inference-replies",),
         min_length=1,
         description="that requests may name, comma separated; the first is the default",
+    )
+    in_line_seconds: float = Field(
+        default=0.001, ge=0, description="a model that takes longer for one row answers beside the event loop"
+    )
+    max_loaded_bytes: int = Field(
+        default=2_147_483_648, gt=0, description="of models loaded at once; the least recently asked are put away"
     )
     remembered_reply_bytes: int = Field(default=33_554_432, gt=0, description="of replies, to answer repetitions alike")
     artefact_retry_seconds: float = Field(default=10, gt=0, description="between attempts to load a bad artefact")

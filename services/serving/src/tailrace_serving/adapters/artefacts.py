@@ -1,14 +1,16 @@
 """Artefacts out of the object store: fetched by claim check, verified, loaded and warmed in a thread.
 
 The object store verifies the sha256, `tailrace_models` the signature and the fit to the spec, and one warm-up row that
-the model answers at all. Only then does anybody hear of it.
+the model answers at all. Only then does anybody hear of it. The warm-up also says how long one row takes, and with it
+where the model runs (`running`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any, Protocol
 
 from tailrace_contracts.events import ClaimCheck, FeatureValue
@@ -18,6 +20,7 @@ from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing, RetryLater
 from tailrace_serving.domain.arms import ArmFailed
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.ports import ArtefactUnusable
+from tailrace_serving.running import InLine, Lane
 
 
 class Objects(Protocol):
@@ -28,35 +31,48 @@ class Objects(Protocol):
         ...
 
 
-Loading = Callable[[str, bytes, ModelSpec], Predictor]
+_TRIES = 3
 
 
 class StoredArtefacts:
     """Loads artefacts of the project's own formats."""
 
-    def __init__(self, objects: Objects, signing_key: bytes) -> None:
+    def __init__(self, objects: Objects, signing_key: bytes, in_line_seconds: float = 0.001) -> None:
         self._objects = objects
+        self._in_line_seconds = in_line_seconds
         self._signing_key = signing_key
 
-    async def load(self, claim: ClaimCheck, spec: ModelSpec) -> GuardedPredictor:
+    async def load(self, claim: ClaimCheck, spec: ModelSpec) -> InLine | Lane:
         """The model behind a claim check. Raises ArtefactUnusable."""
         try:
             data = await self._objects.get_artefact(claim)
         except (ArtefactCorrupt, ObjectMissing, RetryLater) as error:
             raise ArtefactUnusable(str(error)) from error
-        return await asyncio.to_thread(self._opened, claim.media_type, data, spec)
+        predictor, seconds = await asyncio.to_thread(self._opened, claim.media_type, data, spec)
+        return InLine(predictor) if seconds <= self._in_line_seconds else Lane(predictor)
 
-    def _opened(self, media_type: str, data: bytes, spec: ModelSpec) -> GuardedPredictor:
+    def _opened(self, media_type: str, data: bytes, spec: ModelSpec) -> tuple[GuardedPredictor, float]:
         try:
             predictor = GuardedPredictor(load(media_type, data, signing_key=self._signing_key, spec=spec), spec)
-            predictor.predict([FeatureRules(spec).example()])
+            seconds = _seconds_for_a_row(predictor, FeatureRules(spec).example())
         except ArtefactError as error:
             raise ArtefactUnusable(str(error)) from error
         except ArmFailed as error:
             raise ArtefactUnusable(
                 f"the artefact loads, but fails on a row within the spec's limits: {error}"
             ) from error
-        return predictor
+        return predictor, seconds
+
+
+def _seconds_for_a_row(predictor: GuardedPredictor, row: Mapping[str, FeatureValue]) -> float:
+    """The fastest of a few answers; the first is there to warm the model. Raises ArmFailed."""
+    predictor.predict([row])
+    taken = []
+    for _ in range(_TRIES):
+        began = perf_counter()
+        predictor.predict([row])
+        taken.append(perf_counter() - began)
+    return min(taken)
 
 
 class GuardedPredictor:

@@ -35,7 +35,7 @@ class ArmAnswer(Protocol):
 class Predictor(Protocol):
     """A loaded model."""
 
-    def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
+    async def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
         """One answer for each row. Raises ArmFailed."""
         ...
 
