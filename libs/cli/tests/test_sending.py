@@ -22,7 +22,7 @@ async def connection(kafka: Broker) -> Connection:
     prefix = kafka.unique("send") + "-"
     for topic in ("prediction-events", "label-events"):
         await kafka.create_topic(prefix + topic)
-    return Connection(kafka.bootstrap, prefix, "http://127.0.0.1:9", "http://127.0.0.1:9")
+    return Connection(kafka.bootstrap, prefix, "http://127.0.0.1:9", "http://127.0.0.1:9", "memory:///")
 
 
 async def test_good_rows_are_sent_and_bad_ones_named(kafka: Broker, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_screen_shows_the_loop() -> None:
         told.tell(decode(path.read_bytes()))
     told.scores[1] = Score(right=800, total=1_000)
     watcher = Watcher(
-        Connection("127.0.0.1:9", "", "", ""), told, "rain-", {"training-online": Flow(lag=3, rate=120.0)}
+        Connection("127.0.0.1:9", "", "", "", ""), told, "rain-", {"training-online": Flow(lag=3, rate=120.0)}
     )
     console = Console(width=120, file=io.StringIO())
     console.print(screen(watcher, "day 1,200"))

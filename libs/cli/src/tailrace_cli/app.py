@@ -161,6 +161,21 @@ def apply(
     say(outcome(answer))
 
 
+@app.command("import")
+def import_model(
+    model: Model,
+    path: Annotated[Path, typer.Argument(help="An ONNX file, or an MLflow model folder with an onnx flavour.")],
+    output: Annotated[
+        str, typer.Option(help="The graph's output that is the answer, where it has several (default: found out).")
+    ] = "",
+) -> None:
+    """Offer a model that was trained elsewhere as a version; the registry treats it as it treats any other candidate."""
+    from tailrace_cli.importing import offer
+
+    version = _run(lambda to: offer(to, model, path, output))
+    say(f"imported as version {version.version} of {model} ({version.stage}), artefact {version.artefact.sha256[:12]}")
+
+
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """Show every model with its versions, their roles and what they learned from."""

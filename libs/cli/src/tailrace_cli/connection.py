@@ -1,6 +1,7 @@
 """Where the commands find Tailrace: the settings say so, or the note of what runs in the home does.
 
-`TAILRACE_KAFKA_BOOTSTRAP`, `TAILRACE_TOPIC_PREFIX`, `TAILRACE_SERVING_URL` and `TAILRACE_MONITORING_URL` point elsewhere.
+`TAILRACE_KAFKA_BOOTSTRAP`, `TAILRACE_TOPIC_PREFIX`, `TAILRACE_SERVING_URL`, `TAILRACE_MONITORING_URL` and
+`TAILRACE_OBJECT_STORE` point elsewhere.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Connection:
     topic_prefix: str
     serving_url: str
     monitoring_url: str
+    object_store: str
 
     @property
     def kafka(self) -> KafkaSettings:
@@ -54,6 +56,7 @@ def connect(home: Home) -> Connection:
         serving_url=os.environ.get("TAILRACE_SERVING_URL") or f"http://127.0.0.1:{ports.get('serving') or 8104}",
         monitoring_url=os.environ.get("TAILRACE_MONITORING_URL")
         or f"http://127.0.0.1:{ports.get('monitoring') or 8105}",
+        object_store=os.environ.get("TAILRACE_OBJECT_STORE") or home.objects.as_uri(),
     )
 
 

@@ -420,7 +420,7 @@ class CandidateTrained(Event):
     type: Literal["candidate-trained"] = "candidate-trained"
     run_id: Identifier
     model: Name
-    learner: Literal["torch", "river"]
+    learner: Literal["torch", "river", "imported"]
     continual: bool
     artefact: ClaimCheck
     resume_artefact: ClaimCheck | None = None
@@ -452,7 +452,7 @@ class VersionChanged(Event):
     version: int = Field(ge=1)
     stage: Stage
     run_id: Identifier
-    learner: Literal["torch", "river"]
+    learner: Literal["torch", "river", "imported"]
     continual: bool
     revision: int = Field(default=0, ge=0)
     artefact: ClaimCheck
