@@ -140,7 +140,7 @@ async def to(kafka: Broker) -> Connection:
     prefix = kafka.unique("letters") + "-"
     for topic in ("label-events", "dead-letters"):
         await kafka.create_topic(prefix + topic)
-    connection = Connection(kafka.bootstrap, prefix, "http://127.0.0.1:9", "http://127.0.0.1:9")
+    connection = Connection(kafka.bootstrap, prefix, "http://127.0.0.1:9", "http://127.0.0.1:9", "memory:///")
     await publish(connection, *(letter(n) for n in range(3)), letter(0))
     return connection
 
