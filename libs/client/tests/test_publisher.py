@@ -51,6 +51,22 @@ async def test_what_is_published_is_on_the_topics(kafka: Broker) -> None:
     assert label.label == 0
 
 
+async def test_numbers_are_published_as_they_are(kafka: Broker) -> None:
+    """A regression's predictions and labels would be refused, or rounded."""
+    prefix = await prefixed(kafka)
+    async with AsyncPublisher(kafka.bootstrap, topic_prefix=prefix) as publisher:
+        question = await publisher.prediction(model="rain", features={"a": 1.5}, prediction=12.75)
+        await publisher.label(question, model="rain", label=-0.5)
+        with pytest.raises(PublishError, match="should be a finite number"):
+            await publisher.label(question, model="rain", label=float("nan"))
+    [(_, prediction)] = await read(kafka, prefix + "prediction-events", 1)
+    [(_, label)] = await read(kafka, prefix + "label-events", 1)
+    assert isinstance(prediction, PredictionMade)
+    assert prediction.served is not None
+    assert isinstance(label, LabelGiven)
+    assert (prediction.served.prediction, prediction.served.probability, label.label) == (12.75, None, -0.5)
+
+
 async def test_docstring_example_runs(kafka: Broker) -> None:
     """The first thing that a newcomer copies would not work."""
     prefix = await prefixed(kafka)

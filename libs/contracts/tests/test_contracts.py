@@ -139,7 +139,6 @@ def test_topics_have_sane_kafka_settings() -> None:
         (MILLIMETRES | {"learners": {"online": {"algorithm": "logistic-regression"}}}, "name linear-regression"),
         ({"learners": {"online": {"algorithm": "linear-regression"}}}, "name logistic-regression"),
         (MILLIMETRES | {"monitors": {"performance": {"min_accuracy": 0.7}}}, "name max_mae or max_rmse"),
-        (MILLIMETRES | {"monitors": {"concept_drift": {"detector": "ddm"}}}, "name adwin or page-hinkley"),
         ({"monitors": {"performance": {"max_mae": 0.7}}}, "name min_accuracy"),
     ],
 )

@@ -55,6 +55,23 @@ async def test_events_are_taken_once_the_broker_has_them(
     assert [record.key for record in producer.on("prediction-events")] == [b"p1"]
 
 
+async def test_numbers_are_taken_as_labels_and_predictions(
+    client: httpx.AsyncClient, producer: RecordingProducer
+) -> None:
+    """The producers of a regression could not use HTTP."""
+    served = {"arm": "external", "prediction": 12.75}
+    one = await client.post("/v1/predictions", json=document(prediction(1), served=served))
+    two = await client.post("/v1/labels", json=document(label(1), label=-0.5))
+    refused = await client.post("/v1/labels", json=document(label(1), label=True))
+    assert [each.status_code for each in (one, two)] == [202, 202]
+    assert refused.status_code in {400, 422}
+    (taken,) = producer.events("prediction-events")
+    assert isinstance(taken, PredictionMade)
+    assert taken.served is not None
+    assert taken.served.prediction == 12.75
+    assert [each.label for each in producer.events("label-events") if isinstance(each, LabelGiven)] == [-0.5]
+
+
 async def test_wrong_events_are_named_and_nothing_is_taken(
     client: httpx.AsyncClient, producer: RecordingProducer
 ) -> None:

@@ -416,12 +416,6 @@ class ModelSpec(_Part):
             fitting = "linear-regression" if regression else "logistic-regression"
             msg = f"learners.online: {wrong} does not learn the task {self.task}; name {fitting}, or a tree or forest"
             raise ValueError(msg)
-        concept = self.monitors.concept_drift
-        if regression and concept is not None and concept.detector not in {"adwin", "page-hinkley"}:
-            msg = (
-                f"monitors.concept_drift: {concept.detector} counts right and wrong answers; name adwin or page-hinkley"
-            )
-            raise ValueError(msg)
         if regression and performance.min_accuracy is not None:
             msg = "monitors.performance: a regression has no accuracy; name max_mae or max_rmse"
             raise ValueError(msg)
