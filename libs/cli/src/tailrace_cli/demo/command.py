@@ -18,6 +18,7 @@ from tailrace_cli.demo.report import Report
 from tailrace_cli.demo.view import percent
 from tailrace_cli.output import err, out
 from tailrace_local import Home, shown
+from tailrace_statistics.fairness import CROSS
 
 INTERRUPTED = 130
 
@@ -146,7 +147,7 @@ def _print_groups(report: Report) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("group", "examples", "selected", "true positives", "false positives", "accuracy"):
         table.add_column(column)
-    for each in report.groups:
+    for each in [group for group in report.groups if CROSS not in group.attribute]:
         rates = (each.selection_rate, each.true_positive_rate, each.false_positive_rate, each.accuracy)
         table.add_row(f"{each.attribute}={each.group}", f"{each.examples:,}", *map(percent, rates))
     out.print(table)
