@@ -166,6 +166,7 @@ async def test_no_message_comes_near_the_limit(features: int, groups: int) -> No
     partials = [*book.publish()]
     assert max(len(published(each).value or b"") for each in partials) < 900_000
     window = together(partials)
+    assert len(encode_summary(window)) < 11_000_000
     assert len(partials) > 3
     assert (window.events, {numbers(window, f"f{n}").count for n in range(features)}) == (rows, {rows})
     assert sum(each.events for each in window.slices if each.attribute) == (rows if groups else 0)

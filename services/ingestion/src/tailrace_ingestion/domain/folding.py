@@ -227,10 +227,11 @@ class Window:
             self._add(self._bounded(facet), part, names if code >= 0 else plan.sliced)
         if rows.of_shadows:
             return
+        grouped = [*outputs, *plan.grouped]
         for attribute in rows.shape.spec.protected:
             groups, codes = groups_of(rows.columns[attribute])
-            for code, part in _cells(rows, codes, names):
-                self._add(Facet(attribute=attribute, group=groups[code]), part, names)
+            for code, part in _cells(rows, codes, grouped):
+                self._add(Facet(attribute=attribute, group=groups[code]), part, grouped)
         for number, features in enumerate(plan.chunks):
             self._add(Facet(chunk=number + 1), rows, features)
         self._sample(rows, partition)

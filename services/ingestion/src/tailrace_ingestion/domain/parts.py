@@ -2,8 +2,9 @@
 
 A message must stay below its topic's limit (1 MiB), so the columns are weighed: a numerical column takes at most 6.5 kB
 (a KLL sketch, a distinct count, 32 frequent values), a categorical one at most 28 kB for unseen words and the length of
-its categories. Features that weigh up to 350 kB together (53 numerical ones) are sliced by version and group. Above
-that, slices have the outputs only, and the features lie in parts of at most 700 kB.
+its categories. Features that weigh up to 350 kB together (53 numerical ones) are sliced by version; above that, slices
+have the outputs only, and the features lie in parts of at most 700 kB. By group they are sliced as long as all groups
+together weigh at most 10 MB, so that a merged window fits into its own topic's messages (12 MiB).
 
 The row sample holds the rows of the lowest ranks; a rank is a hash of partition and offset. So the sample is uniform,
 and that of the whole is the lowest of all parts', however the events were spread.
@@ -33,6 +34,8 @@ OTHER, MISSING = "other", "missing"
 LONGEST_WORD = 64
 _SLICED_BYTES = 350_000
 _PART_BYTES = 700_000
+_WINDOW_BYTES = 10_000_000
+_ARMS_EXPECTED = 4
 _NUMBER_BYTES = 6_500
 _UNSEEN_BYTES = 28_000
 _SAMPLED_VALUE_BYTES = 24
@@ -83,10 +86,14 @@ def arm_word(arm: str, version: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a spec's columns are spread over parts: `sliced` features by version and group, the others in `chunks`."""
+    """How a spec's columns are spread over parts.
+
+    `sliced` features by version, `grouped` ones by protected group too; those that are not sliced lie in `chunks`.
+    """
 
     features: frozenset[str]
     sliced: tuple[str, ...]
+    grouped: tuple[str, ...]
     chunks: tuple[tuple[str, ...], ...]
     sample_rows: int
 
@@ -95,8 +102,10 @@ def plan_of(spec: ModelSpec) -> Plan:
     """The parts that a spec's windows have."""
     rows = min(spec.monitors.sample_rows, max(_PART_BYTES // _row_bytes(spec), 1)) if spec.monitors.sample_rows else 0
     names = spec.feature_names
-    if sum(map(_weight, spec.features)) <= _SLICED_BYTES:
-        return Plan(frozenset(names), names, (), rows)
+    weight = sum(map(_weight, spec.features))
+    if weight <= _SLICED_BYTES:
+        grouped = names if weight * (_slots(spec) + _ARMS_EXPECTED) <= _WINDOW_BYTES else ()
+        return Plan(frozenset(names), names, grouped, (), rows)
     chunks: list[list[str]] = []
     room = 0
     for feature in spec.features:
@@ -105,7 +114,15 @@ def plan_of(spec: ModelSpec) -> Plan:
             room = _PART_BYTES
         chunks[-1].append(feature.name)
         room -= _weight(feature)
-    return Plan(frozenset(names), (), tuple(map(tuple, chunks)), rows)
+    return Plan(frozenset(names), (), (), tuple(map(tuple, chunks)), rows)
+
+
+def _slots(spec: ModelSpec) -> int:
+    """The most group slices that a window can have."""
+    kinds = {feature.name: feature for feature in spec.features}
+    protected = [kinds[name] for name in spec.protected]
+    known = (len(each.categories) if isinstance(each, CategoricalFeature) else GROUPS for each in protected)
+    return sum(min(count, GROUPS) + 2 for count in known)
 
 
 def _weight(feature: Feature) -> int:
