@@ -20,6 +20,7 @@ from tailrace_contracts.ranges import Log
 from tailrace_ingestion.adapters.rocksdb import RocksStores
 from tailrace_ingestion.app import INSTRUMENTS
 from tailrace_ingestion.consumers import Joining
+from tailrace_ingestion.domain.coverage import CohortKey
 from tailrace_ingestion.ports import Places, Stores
 from tailrace_ingestion.testing import (
     START,
@@ -157,6 +158,7 @@ async def test_a_label_before_its_prediction_waits(join: Join) -> None:
     (example,) = await join.take(prediction(1))
     assert (example.label, example.trigger.topic) == (1, "predictions")
     assert (await join.count("waiting_labels"), await join.count("joined")) == (0, 1)
+    assert await join.count("label_first") == 1
 
 
 async def test_a_label_whose_prediction_never_comes_is_parked(join: Join) -> None:
@@ -345,6 +347,20 @@ async def test_another_window_in_the_spec_leaves_counted_predictions_where_they_
     found = await join.coverage()
     assert {day: (each.predictions, each.labelled) for day, each in found.items()} == {0: (1, 1), 2: (1, 0)}
     assert [(each.window.end - each.window.start).days for each in found.values()] == [10, 1]
+
+
+async def test_windows_of_long_ago_are_forgotten_once_their_labels_have_passed(join: Join) -> None:
+    """The disk would fill with windows; or years of history, predictions first, be counted wrong."""
+    store, first = join.stores.open(0), CohortKey("rain", START.timestamp()).encode()
+    await join.take(prediction(1), prediction(2, days=1000))
+    await join.role.tick()
+    assert store.get(first) is not None
+    await join.take(label(1))
+    assert (await join.coverage())[0].labelled == 1
+    await join.take(label(2, days=1001))
+    await join.role.tick()
+    assert store.get(first) is None
+    assert (await join.coverage())[1000].labelled == 1
 
 
 async def test_a_state_of_another_format_is_made_anew(join: Join) -> None:

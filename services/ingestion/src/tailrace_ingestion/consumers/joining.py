@@ -18,6 +18,7 @@ disk, for two horizons at most.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,18 +31,8 @@ from msgspec import structs
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.domain.coverage import KEPT_SECONDS, CohortKey, cohort_of, measured
 from tailrace_ingestion.domain.event_time import DAY_SECONDS
-from tailrace_ingestion.domain.joining import (
-    FORMAT,
-    LABELS,
-    PREDICTIONS,
-    Counts,
-    Joinable,
-    Joined,
-    Refused,
-    Transaction,
-    read_cohort,
-    read_progress,
-)
+from tailrace_ingestion.domain.join_state import FORMAT, LABELS, PREDICTIONS, Counts, read_cohort, read_progress
+from tailrace_ingestion.domain.joining import Joinable, Joined, Refused, Transaction
 from tailrace_ingestion.domain.reasons import Reason
 from tailrace_ingestion.domain.validation import Model
 from tailrace_ingestion.domain.wire import decode_joinable, decode_label
@@ -265,9 +256,10 @@ class Joining(Stateless):
         for name, model in self._specs.models().items():
             horizon = model.shape.spec.label.horizon_days * DAY_SECONDS
             refused += transaction.expire(name, horizon, partition.store.keys)
-            newest = transaction.progress.newest[PREDICTIONS].get(name)
-            if newest is not None:
-                before = newest - max(KEPT_SECONDS, 3 * horizon) - _window_seconds(model)
+            newest = [transaction.progress.newest[topic].get(name) for topic in (PREDICTIONS, LABELS)]
+            reached = min(-math.inf if moment is None else moment for moment in newest)
+            before = reached - max(KEPT_SECONDS, 3 * horizon) - _window_seconds(model)
+            if before > -math.inf:
                 partition.changed.difference_update(transaction.forget_cohorts(name, before, partition.store.keys))
         await self._publish([*self._letters(_parked(each, partition.number) for each in refused)])
         if transaction.changes:

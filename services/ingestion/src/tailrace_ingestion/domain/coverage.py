@@ -19,7 +19,7 @@ from tailrace_contracts.ranges import LogRange, LogRanges
 from tailrace_ingestion.domain.event_time import DAY_SECONDS, moment_of
 
 KEPT_SECONDS = 400 * DAY_SECONDS
-"""How long after its end a cohort is kept, in the model's event time: longer than the topic keeps what it says."""
+"""How long after its end a cohort is kept, in the event time of predictions and labels: longer than the topic keeps it."""
 
 
 class Cohort(Struct, gc=False):

@@ -17,20 +17,35 @@ model is a horizon younger (labels may be far behind predictions when history is
 silent, a horizon of the own topic and of the broker's clock together ends the wait as well. The horizon is a lower bound:
 a label that comes later, but before anybody looked, still joins.
 
-Beside the single examples, each window's coverage is kept (coverage.py). Everything that a batch changes, its offsets
-included, is staged in one `Transaction` and written at once.
+Beside the single examples, each window's coverage is kept (coverage.py); join_state.py has the shape of it all. Everything that a
+batch changes, its offsets included, is staged in one `Transaction` and written at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
-
-import msgspec
-from msgspec import Struct
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from tailrace_ingestion.domain.coverage import Cohort, CohortKey, cohort_of, cohort_prefix, sortable, window_start
 from tailrace_ingestion.domain.event_time import DAY_SECONDS
+from tailrace_ingestion.domain.join_state import (
+    EXPIRED,
+    LABELS,
+    PREDICTIONS,
+    PROGRESS,
+    Counts,
+    Entry,
+    Half,
+    Keys,
+    Reader,
+    decode_entry,
+    entry_key,
+    pack,
+    read_cohort,
+    read_progress,
+    wait_key,
+    wait_prefix,
+)
 from tailrace_ingestion.domain.reasons import Reason
 from tailrace_ingestion.domain.wire import (
     Example,
@@ -43,87 +58,8 @@ from tailrace_ingestion.domain.wire import (
     encode,
 )
 
-PREDICTIONS, LABELS = "predictions", "labels"
-FORMAT = 2
-"""Of what is stored: a store of another format is made anew from the topics."""
-
-_EXPIRED = "expired"
-_PROGRESS = b"progress"
 _EXPIRED_AT_ONCE = 10_000
 _DEFAULT_WINDOW_SECONDS = DAY_SECONDS
-
-
-class Half(Struct, gc=False):
-    """One side of an example. `base` is the event time (seconds) from which its wait is counted."""
-
-    offset: int
-    value: bytes
-    base: float
-    timestamp_ms: int
-
-
-class Entry(Struct, gc=False):
-    """What is known of one prediction id. `window` begins the cohort that counts it.
-
-    `over`: its horizon has passed; of the prediction only the place is left, of the label what it `said`.
-    """
-
-    prediction: Half | None = None
-    label: Half | None = None
-    revision: int = 0
-    window: float = 0.0
-    over: bool = False
-    said: int | float | None = None
-
-
-class Counts(Struct, gc=False):
-    """What happened to one model on this partition since its beginning; `waiting_*` is what waits now."""
-
-    joined: int = 0
-    label_first: int = 0
-    corrections: int = 0
-    duplicate_predictions: int = 0
-    duplicate_labels: int = 0
-    forwarded_again: int = 0
-    expired_predictions: int = 0
-    late_labels: int = 0
-    unmatched_labels: int = 0
-    waiting_predictions: int = 0
-    waiting_labels: int = 0
-
-
-class Progress(Struct, gc=False):
-    """How far this partition's state has come. `next` are offsets, `marks` triggers, `newest` event times by model."""
-
-    format: int = 1
-    next: dict[str, int] = msgspec.field(default_factory=dict)
-    marks: dict[str, int] = msgspec.field(default_factory=dict)
-    newest: dict[str, dict[str, float]] = msgspec.field(default_factory=lambda: {PREDICTIONS: {}, LABELS: {}})
-    newest_timestamp_ms: int = 0
-    counts: dict[str, Counts] = msgspec.field(default_factory=dict)
-
-    def of(self, model: str) -> Counts:
-        """The model's counts."""
-        found = self.counts.get(model)
-        if found is None:
-            found = self.counts[model] = Counts()
-        return found
-
-
-class Reader(Protocol):
-    """The store, as far as a transaction reads it."""
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value under a key."""
-        ...
-
-    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
-        """The values under these keys."""
-        ...
-
-
-Keys = Callable[[bytes, bytes, int], list[bytes]]
-"""The first so many keys of a store from one key on and before another, in their order."""
 
 
 class Joinable(NamedTuple):
@@ -159,37 +95,6 @@ class Refused(NamedTuple):
 Windows = Mapping[str, float]
 """How long each model's windows are, in seconds."""
 
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
-_decode_progress = msgspec.msgpack.Decoder(Progress).decode
-_decode_cohort = msgspec.msgpack.Decoder(Cohort).decode
-_pack = msgspec.msgpack.Encoder().encode
-
-
-def entry_key(model: str, prediction_id: str) -> bytes:
-    """The store's key of a prediction id."""
-    return f"e|{model}|{prediction_id}".encode()
-
-
-def wait_prefix(topic: str, model: str) -> bytes:
-    """What the index keys of one model's waiting halves begin with; they sort by `base`."""
-    return f"w|{topic}|{model}|".encode()
-
-
-def _wait_key(topic: str, model: str, base: float, prediction_id: str) -> bytes:
-    return wait_prefix(topic, model) + sortable(base) + prediction_id.encode()
-
-
-def read_progress(store: Reader) -> Progress:
-    """How far the store has come."""
-    found = store.get(_PROGRESS)
-    return Progress(format=FORMAT) if found is None else _decode_progress(found)
-
-
-def read_cohort(store: Reader, key: CohortKey) -> Cohort | None:
-    """What the store says of a cohort."""
-    found = store.get(key.encode())
-    return None if found is None else _decode_cohort(found)
-
 
 class Transaction:
     """Changes of one batch on one partition, on top of the store; `changes` are to be written in one piece.
@@ -214,10 +119,10 @@ class Transaction:
         """All changes, with the progress."""
         for key in self._changed:
             entry = self._entries[key]
-            self.changes[key] = None if entry is None else _pack(entry)
+            self.changes[key] = None if entry is None else pack(entry)
         for cohort_key, cohort in self.cohorts.items():
-            self.changes[cohort_key.encode()] = _pack(cohort)
-        self.changes[_PROGRESS] = _pack(self.progress)
+            self.changes[cohort_key.encode()] = pack(cohort)
+        self.changes[PROGRESS] = pack(self.progress)
         return self.changes
 
     def load(self, events: Iterable[JoinablePrediction | Label]) -> None:
@@ -227,7 +132,7 @@ class Transaction:
 
     def _load(self, keys: list[bytes]) -> None:
         for key, found in zip(keys, self._store.get_many(keys), strict=True):
-            self._entries[key] = None if found is None else _decode_entry(found)
+            self._entries[key] = None if found is None else decode_entry(found)
 
     # ------------------------------------------------------------ records
 
@@ -253,7 +158,7 @@ class Transaction:
             return None
         counts.waiting_labels -= 1
         counts.joined += 1
-        self.changes[_wait_key(LABELS, event.model, entry.label.base, event.prediction_id)] = None
+        self.changes[wait_key(LABELS, event.model, entry.label.base, event.prediction_id)] = None
         label = decode_label(entry.label.value)
         cohort.joined(label.time.timestamp() - asked, entry.revision)
         cohort.first[LABELS] = min(cohort.first[LABELS], entry.label.offset)
@@ -316,7 +221,7 @@ class Transaction:
         else:
             counts.corrections += 1
             entry.revision += 1
-            self.changes[_wait_key(LABELS, event.model, entry.label.base, event.prediction_id)] = None
+            self.changes[wait_key(LABELS, event.model, entry.label.base, event.prediction_id)] = None
         entry.label = self._half(LABELS, PREDICTIONS, event, record)
         self._put(key, entry)
 
@@ -352,7 +257,7 @@ class Transaction:
         """This side, entered in the index of what waits. A straggler waits a full horizon from its arrival on."""
         base = max(event.time.timestamp(), self.progress.newest[awaited].get(event.model, float("-inf")))
         if waits:
-            self.changes[_wait_key(topic, event.model, base, event.prediction_id)] = b""
+            self.changes[wait_key(topic, event.model, base, event.prediction_id)] = b""
         return Half(record.offset, record.value, base, record.timestamp_ms)
 
     # ------------------------------------------------------------ cohorts
@@ -416,8 +321,8 @@ class Transaction:
     def expire(self, model: str, horizon_seconds: float, keys: Keys) -> list[Refused]:
         """Let go of what has waited for too long; the labels among it. `keys` gives index keys in [first, last)."""
         refused: list[Refused] = []
-        for kind, awaited in ((PREDICTIONS, LABELS), (LABELS, PREDICTIONS), (_EXPIRED, LABELS)):
-            own = PREDICTIONS if kind == _EXPIRED else kind
+        for kind, awaited in ((PREDICTIONS, LABELS), (LABELS, PREDICTIONS), (EXPIRED, LABELS)):
+            own = PREDICTIONS if kind == EXPIRED else kind
             by_other = self.progress.newest[awaited].get(model, float("-inf")) - horizon_seconds
             by_own = self.progress.newest[own].get(model, float("-inf")) - horizon_seconds
             if max(by_other, by_own) == float("-inf"):
@@ -439,7 +344,7 @@ class Transaction:
     def _half_of(self, kind: str, key: bytes) -> Half | None:
         """What still waits under an index key; nothing if the index is older than the entry."""
         entry = self._entry(key)
-        if entry is None or entry.over != (kind == _EXPIRED):
+        if entry is None or entry.over != (kind == EXPIRED):
             return None
         return entry.label if kind == LABELS else entry.prediction
 
@@ -457,7 +362,7 @@ class Transaction:
             self._counted(model, entry).expired += 1
         if kind == PREDICTIONS and entry.prediction is not None:
             self._remember(key, entry, entry.prediction, horizon_seconds)
-        elif kind == _EXPIRED:
+        elif kind == EXPIRED:
             self._put(key, None)
         elif entry.prediction is None and entry.label is not None:
             counts.unmatched_labels += 1
@@ -472,7 +377,7 @@ class Transaction:
         place = Half(prediction.offset, b"", base, prediction.timestamp_ms + int(horizon_seconds * 1000))
         said = None if entry.label is None else decode_label(entry.label.value).label
         self._put(key, Entry(place, None, entry.revision, entry.window, over=True, said=said))
-        self.changes[_wait_key(_EXPIRED, model, base, name)] = b""
+        self.changes[wait_key(EXPIRED, model, base, name)] = b""
 
     def _unmatched(self, half: Half, horizon_seconds: float) -> Refused:
         label = decode_label(half.value)
