@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tailrace_contracts.events import CategoricalSummary, ColumnSummary, NumericalSummary, Slice, WindowSummarised
-from tailrace_statistics.columns import quantile, standard_deviation
+from tailrace_statistics.columns import distinct_values, quantile, standard_deviation
 
 FREQUENT = 6
 """Frequent values of a column that are shown."""
@@ -49,7 +49,8 @@ def _frequent(summary: CategoricalSummary) -> list[tuple[str, int]]:
 
 
 def _column(summary: ColumnSummary) -> Compact:
-    return _short(summary) | (_number(summary) if isinstance(summary, NumericalSummary) else _category(summary))
+    rest = _number(summary) if isinstance(summary, NumericalSummary) else _category(summary)
+    return _short(summary) | rest | {"distinct": round(distinct_values(summary))}
 
 
 def _number(summary: NumericalSummary) -> Compact:
@@ -67,7 +68,6 @@ def _number(summary: NumericalSummary) -> Compact:
 
 def _category(summary: CategoricalSummary) -> Compact:
     return {
-        "categories": sum(count > 0 for count in summary.counts.values()),
         "unseen": list(summary.unseen_counts)[:FREQUENT],
         "frequent": _frequent(summary),
     }

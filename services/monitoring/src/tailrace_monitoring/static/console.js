@@ -337,7 +337,7 @@ function drawQuality(table, columns) {
       number(decimal(now.mean)),
       number(decimal(now.deviation)),
       cell(spread),
-      number(count(now.distinct ?? now.categories)),
+      number(count(now.distinct)),
       cell(frequent(now), "words"),
     );
   };
