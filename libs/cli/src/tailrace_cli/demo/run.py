@@ -245,7 +245,12 @@ def drift_since_reference(story: Story, spec: ModelSpec) -> dict[str, float]:
 
 
 def _cohorts(story: Story) -> tuple[dict[str, Any], ...]:
-    """Performance by prediction-time cohort, in order."""
+    """Performance by prediction-time cohort, in order, with what was estimated first, before the last labels came."""
+    first = {
+        key: {name: round(value, 4) for name, value in each.estimates["accuracy"] if name != "realised"}
+        for key, each in story.estimates.items()
+        if "accuracy" in each.estimates
+    }
     return tuple(
         {
             "from": start,
@@ -253,6 +258,7 @@ def _cohorts(story: Story) -> tuple[dict[str, Any], ...]:
             "version": version,
             "examples": each.examples,
             "accuracy": round(each.accuracy or 0, 4),
+            **({"estimated": first[start, arm, version]} if (start, arm, version) in first else {}),
         }
         for (start, arm, version), each in sorted(story.cohorts.items(), key=lambda item: str(item[0]))
     )

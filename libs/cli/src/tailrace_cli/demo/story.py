@@ -19,6 +19,7 @@ from tailrace_contracts.events import (
     Event,
     EventParked,
     ExampleLabelled,
+    PerformanceEstimated,
     PerformanceMeasured,
     RevisionTrained,
     TrainingProgressed,
@@ -90,6 +91,7 @@ class Story:
     trainings: dict[str, TrainingProgressed] = field(default_factory=dict)
     comparisons: dict[int, ArmsCompared] = field(default_factory=dict)
     cohorts: dict[tuple[str, str, int | None], PerformanceMeasured] = field(default_factory=dict)
+    estimates: dict[tuple[str, str, int | None], PerformanceEstimated] = field(default_factory=dict)
     windows: dict[str, WindowSummarised] = field(default_factory=dict)
     audit: list[AuditRecorded] = field(default_factory=list)
     parked: dict[tuple[str, int, int], EventParked] = field(default_factory=dict)
@@ -118,6 +120,8 @@ class Story:
                 self.comparisons[event.candidate] = event
             case PerformanceMeasured():
                 self.cohorts[event.cohort.start.isoformat(), event.arm, event.version] = event
+            case PerformanceEstimated():
+                self.estimates.setdefault((event.cohort.start.isoformat(), event.arm, event.version), event)
             case WindowSummarised():
                 self.windows[event.window.start.isoformat()] = event
             case AuditRecorded():
