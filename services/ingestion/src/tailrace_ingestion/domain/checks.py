@@ -41,6 +41,8 @@ Change = dict[str, float | str | None]
 LARGEST = sys.float_info.max
 """JSON's integers may be larger than any number that a model calculates with."""
 
+_SHADOWS = attrgetter("shadows")
+
 ABSENT = -1
 """The code of a word that is not there."""
 
@@ -181,7 +183,7 @@ class CompiledSpec:
 
     def _all_predictions_fit(self, events: Sequence[Prediction]) -> bool:
         """A quick look at the whole batch; False where it has to be looked at one by one."""
-        if any(event.shadows for event in events):
+        if any(map(_SHADOWS, events)):
             return False
         predicted = [output.prediction for event in events if (output := event.served) is not None]
         if self.classes is not None:

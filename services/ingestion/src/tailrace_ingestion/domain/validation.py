@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -42,6 +43,7 @@ VALUE_REASONS = frozenset({Reason.OUT_OF_LIMITS, Reason.UNSEEN_CATEGORY, Reason.
 E = TypeVar("E", wire.Prediction, wire.Label)
 Decode = Callable[[bytes], E]
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+_SHADOWS = attrgetter("shadows")
 _LOOK_EVERY = 50
 _MODEL = b'"model"'
 
@@ -257,7 +259,7 @@ def check_predictions(batch: Batch[wire.Prediction], positions: Sequence[int], m
         offsets = np.array([batch.arrivals.offsets[at] for at in positions], dtype=np.int64)
         places = offsets[rows], judged.windows[rows], judged.valid[rows]
         book.add(Rows(model.shape, *places, *_served(counted, checked.columns, rows, model.compiled.spec.label)))
-        if any(event.shadows for event in counted):
+        if any(map(_SHADOWS, counted)):
             book.add(_shadows(model.shape, counted, *places))
 
 
