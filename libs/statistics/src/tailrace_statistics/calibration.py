@@ -63,7 +63,7 @@ CELLS = 12_000_000
 STEPS = 12
 """Simulated windows after each simulated reference."""
 
-REFERENCES = 1_000
+REFERENCES = 600
 """Simulated references."""
 
 EXCEEDING = 100
@@ -71,6 +71,10 @@ EXCEEDING = 100
 
 GROUP_ROWS = 100
 """A protected group with fewer of the reference's rows than that is not judged by itself."""
+
+ENOUGH_ROWS = 5_000
+"""So many rows of a numerical column say more of its distribution than its sketch, whose error stays the same for every
+window that is measured against it; so do all of the reference's rows. Categories are counted exactly in any case."""
 
 NEVER_SEEN = 0.02
 """The part of the budget for values that the reference has none of: it has nothing to resample for them."""
@@ -170,9 +174,11 @@ class Yardstick:
         if isinstance(summary, CategoricalSummary):
             statistics.append("unseen")
         tests = tuple(Probe(name, statistic, group[0], group[1]) for statistic in statistics)
-        share = float(members.mean())
-        drawn = round((summary.count + summary.missing) / share)
-        self._blocks.append(Block(Cells.of(summary), drawn, share, self._width, tests, members))
+        cells, share, rows = Cells.of(summary), float(members.mean()), int(members.sum())
+        size = summary.count + summary.missing
+        if cells.is_numerical and (rows >= size or rows >= ENOUGH_ROWS):
+            cells, size = cells.from_rows(_taken(self._rows[name], np.flatnonzero(members))), rows
+        self._blocks.append(Block(cells, round(size / share), share, self._width, tests, members))
 
     @property
     def _width(self) -> int:
@@ -204,8 +210,11 @@ class Yardstick:
         """
         power = math.log2(max(events, 2))
         low = math.floor(power)
-        below, above = (self._calibrated(2**each, 2**low, budget, least) for each in (low, low + 1))
+        below = self._calibrated(2**low, 2**low, budget, least)
         part = power - low
+        if part == 0:
+            return below
+        above = self._calibrated(2 ** (low + 1), 2**low, budget, least)
         return {
             test: math.exp((1 - part) * math.log(max(limit, 1e-12)) + part * math.log(max(above[test], 1e-12)))
             for test, limit in below.items()
@@ -356,7 +365,8 @@ def _statistics(block: Block, reference: Floats, window: Floats, random: np.rand
         elif test.statistic == "unseen":
             yield np.abs(_share(one[..., -1], one.sum(-1)) - _share(other[..., -1], other.sum(-1)))
         elif cells.is_numerical:
-            yield cells.between(test.statistic, _sketched(one, random), _sketched(other, random))
+            blurred = _sketched(one, random) if cells.exact is None else one
+            yield cells.between(test.statistic, blurred, _sketched(other, random))
         else:
             yield cells.between(test.statistic, one, other)
 

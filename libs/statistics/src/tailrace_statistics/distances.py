@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -72,6 +72,7 @@ class Cells:
     names: tuple[str, ...] = ()
     points: Counts = field(default_factory=lambda: np.zeros(0))
     bins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    exact: Counts | None = None
 
     @classmethod
     def of(cls, reference: ColumnSummary) -> Cells:
@@ -92,8 +93,13 @@ class Cells:
 
     @functools.cached_property
     def own(self) -> Counts:
-        """The reference's own counts."""
-        return self.counts(self.reference)
+        """The reference's own counts: from its summary, or from its rows where `exact` has them."""
+        return self.counts(self.reference) if self.exact is None else self.exact
+
+    def from_rows(self, values: npt.NDArray[np.float64] | list[FeatureValue]) -> Cells:
+        """The same cells with the counts of these rows of the reference, which no sketch has blurred."""
+        codes = self.codes(values)
+        return replace(self, exact=np.bincount(codes[codes >= 0], minlength=self.size).astype(np.float64))
 
     @property
     def size(self) -> int:

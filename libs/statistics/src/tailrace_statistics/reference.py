@@ -17,7 +17,7 @@ from tailrace_statistics.columns import NumericalFold, fold_for
 MEDIA_TYPE = "application/vnd.tailrace.reference+json"
 SAMPLE_ROWS = 500
 
-KEPT_ROWS = 5_000
+KEPT_ROWS = 20_000
 """Rows that are kept in columns, for calibration; fewer where they would be more than `KEPT_VALUES` values."""
 
 KEPT_VALUES = 2_000_000

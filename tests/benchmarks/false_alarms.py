@@ -1,0 +1,371 @@
+"""False alarms against the budget on streams that stand still, and how soon a stream that moves is found.
+
+    uv run python -m tests.benchmarks.false_alarms steady [STREAM ...] --runs 1000
+    uv run python -m tests.benchmarks.false_alarms moving --runs 50
+    uv run python -m tests.benchmarks.false_alarms evidently
+
+A run is 30 daily windows of 1,024 events, one after the other judged by monitoring as it judges them, with the spec's
+defaults: distance `auto`, `expected_false_alarms: 1 per 30 days`. Every 50 runs there is a new reference of 20,000 rows, and
+its thresholds are calibrated from them. Beside it, on some of the runs, on the same windows: what the default rules of two
+other systems call drifted (`drift_peers`); they have no notion of an alert, so a column that becomes drifted counts, and
+several in the same window count once, as with us.
+
+`evidently` compares our writing of Evidently's rule with the package itself, on windows of all streams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tailrace_contracts.events import CategoricalSummary, ColumnSummary, WindowSpan, WindowSummarised
+from tailrace_contracts.ranges import LogRanges
+from tailrace_contracts.spec import DriftMonitor, ModelSpec, parse_spec
+from tailrace_monitoring.domain.windows import DriftState
+from tailrace_monitoring.domain.yardsticks import Basis, Yardsticks
+from tailrace_statistics.columns import NumericalFold
+from tests.benchmarks import drift_peers
+from tests.benchmarks.drift_peers import Column, Table
+
+DATA = Path(__file__).parents[2] / "libs/cli/src/tailrace_cli/data"
+REFERENCE, WINDOW, DAYS, RUNS_EACH = 20_000, 1_024, 30, 50
+CHANGE = 10
+EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
+PEERS = {"Radicalbit": drift_peers.radicalbit, "Evidently": drift_peers.evidently}
+
+Draw = Callable[[np.random.Generator, int], dict[str, Column]]
+
+
+# ---------------------------------------------------------------- streams
+
+
+def independent(random: np.random.Generator, size: int) -> dict[str, Column]:
+    """Eight normal columns that have nothing to do with each other."""
+    return {f"x{each}": column for each, column in enumerate(random.normal(size=(8, size)))}
+
+
+def correlated(random: np.random.Generator, size: int) -> dict[str, Column]:
+    """Eight normal columns, each two of which correlate at 0.9."""
+    common = random.normal(size=size)
+    return {f"x{each}": 0.9**0.5 * common + 0.1**0.5 * random.normal(size=size) for each in range(8)}
+
+
+def mixed(random: np.random.Generator, size: int) -> dict[str, Column]:
+    """Skewed, repeated, missing, common and rare values, all of which depend on one hidden number."""
+    hidden, own = random.normal(size=size), random.normal(size=(8, size))
+    z = 0.6 * hidden + 0.8 * own
+    u = _normal_cdf(z)
+    late = np.where(u[3] < 0.05, np.nan, np.exp(0.5 * z[3]))
+    return {
+        "income": np.exp(z[0]),
+        "children": np.floor(-np.log1p(-u[1]) * 1.5),
+        "spent": np.where(u[2] < 0.7, 0.0, np.exp(z[2])),
+        "delay": late,
+        "plan": np.searchsorted([0.6, 0.9, 0.98], u[4]).astype(np.int64),
+        "region": np.searchsorted(np.cumsum(1 / np.arange(1, 26))[:-1] / np.sum(1 / np.arange(1, 26)), u[5]).astype(
+            np.int64
+        ),
+        "fraud": (u[6] < 0.01).astype(np.int64),
+        "noise": z[7],
+    }
+
+
+def _normal_cdf(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(z))
+
+
+def rows_of(name: str) -> Draw:
+    """Rows of a demo's data in random order: their own dependence, and no drift."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(DATA / f"{name}.parquet")
+    last = {"employment": 16, "weather": 8}[name]
+    columns: dict[str, Column] = {}
+    for field in table.column_names[:last]:
+        column = table.column(field).combine_chunks()
+        words = hasattr(column, "indices")
+        columns[field] = np.asarray(column.indices, dtype=np.int64) if words else np.asarray(column, dtype=np.float64)
+    size = table.num_rows
+
+    def draw(random: np.random.Generator, count: int) -> dict[str, Column]:
+        rows = random.integers(0, size, count)
+        return {field: column[rows] for field, column in columns.items()}
+
+    return draw
+
+
+STREAMS: dict[str, Callable[[], Draw]] = {
+    "independent": lambda: independent,
+    "correlated": lambda: correlated,
+    "mixed": lambda: mixed,
+    "employment": lambda: rows_of("employment"),
+    "weather": lambda: rows_of("weather"),
+}
+
+
+# ---------------------------------------------------------------- judging
+
+
+def summaries(table: Table) -> dict[str, ColumnSummary]:
+    """As ingestion summarises the columns."""
+    return {name: _summary(column) for name, column in table.items()}
+
+
+def _summary(column: Column) -> ColumnSummary:
+    if column.dtype.kind == "f":
+        fold = NumericalFold()
+        fold.fold(column)
+        return fold.summary()
+    names, counts = np.unique(column, return_counts=True)
+    by_name = {str(name): int(count) for name, count in zip(names, counts, strict=True) if name >= 0}
+    return CategoricalSummary(count=sum(by_name.values()), missing=len(column) - sum(by_name.values()), counts=by_name)
+
+
+def basis(name: str, table: Table) -> Basis:
+    """A reference of these rows."""
+    rows = {
+        key: column if column.dtype.kind == "f" else [None if value < 0 else str(value) for value in column]
+        for key, column in table.items()
+    }
+    return Basis(name, summaries(table), rows)  # type: ignore[arg-type]  # lists are invariant
+
+
+def a_spec(table: Table) -> ModelSpec:
+    """A spec for these columns, all else by default."""
+    features = [
+        {"name": name, "type": "numerical"}
+        if column.dtype.kind == "f"
+        else {"name": name, "type": "categorical", "categories": [str(each) for each in range(40)]}
+        for name, column in table.items()
+    ]
+    return parse_spec({"model": "m", "owner": "o", "features": features, "label": {"name": "label"}})
+
+
+class Judge:
+    """Monitoring's judgement of one run."""
+
+    def __init__(self, against: Basis, spec: ModelSpec, yardsticks: Yardsticks) -> None:
+        self._against, self._spec, self._yardsticks = against, spec, yardsticks
+        self._state = DriftState()
+        self._monitor = spec.monitors.drift or DriftMonitor()
+
+    def alerts(self, day: int, table: Table) -> bool:
+        """Whether the window of this day raises an alert."""
+        start = EPOCH + timedelta(days=day)
+        window = WindowSummarised(
+            model="m",
+            spec_revision=1,
+            window=WindowSpan(start=start, end=start + timedelta(days=1)),
+            events=len(next(iter(table.values()))),
+            columns=summaries(table),
+            closed=True,
+            derived_from=LogRanges(),
+        )
+        readings = self._yardsticks.read(window, self._against, self._spec)
+        return any(each.alert for each in self._state.judge(window, readings, self._monitor))
+
+
+class Peer:
+    """Another system's judgement of one run: an alert for columns that become drifted."""
+
+    def __init__(self, rule: Callable[[Table, Table], Mapping[str, bool]], reference: Table) -> None:
+        self._rule, self._reference = rule, reference
+        self._before: set[str] = set()
+
+    def alerts(self, table: Table) -> bool:
+        """Whether a column has become drifted in this window."""
+        now = {name for name, drifted in self._rule(self._reference, table).items() if drifted}
+        fresh, self._before = now - self._before, now
+        return bool(fresh)
+
+
+# ---------------------------------------------------------------- without drift
+
+
+def steady(name: str, runs: int, peer_runs: int) -> dict[str, object]:
+    """Alerts per run of 30 days on one stream that stands still."""
+    draw, random, started = STREAMS[name](), np.random.default_rng(abs(hash_of(name))), time.process_time()
+    ours: list[int] = []
+    theirs: dict[str, list[int]] = {peer: [] for peer in PEERS}
+    each_reference = []
+    for number in range(-(-runs // RUNS_EACH)):
+        reference = draw(random, REFERENCE)
+        against, spec, yardsticks = basis(f"{name} {number}", reference), a_spec(reference), Yardsticks()
+        before = len(ours)
+        for run in range(min(RUNS_EACH, runs - before)):
+            judge, windows = Judge(against, spec, yardsticks), [draw(random, WINDOW) for _ in range(DAYS)]
+            ours.append(sum(judge.alerts(day, window) for day, window in enumerate(windows)))
+            if len(theirs["Evidently"]) < peer_runs and run < -(-peer_runs * RUNS_EACH // runs):
+                for peer, rule in PEERS.items():
+                    judged = Peer(rule, reference)
+                    theirs[peer].append(sum(judged.alerts(window) for window in windows))
+        each_reference.append(statistics.mean(ours[before:]))
+        print(name, len(ours), round(statistics.mean(ours), 3), file=sys.stderr, flush=True)
+    return {
+        "stream": name,
+        "runs": len(ours),
+        "alerts per 30 days": round(statistics.mean(ours), 3),
+        "by reference": [round(min(each_reference), 2), round(max(each_reference), 2)],
+        "standard error": round(statistics.pstdev(each_reference) / max(len(each_reference) - 1, 1) ** 0.5, 3),
+        **{peer: round(statistics.mean(found), 2) for peer, found in theirs.items() if found},
+        "peer runs": len(theirs["Evidently"]),
+        "cpu seconds": round(time.process_time() - started),
+        "load": os.getloadavg()[0],
+    }
+
+
+def hash_of(name: str) -> int:
+    """A seed that stays the same between processes."""
+    return int.from_bytes(name.encode()[:6], "big")
+
+
+# ---------------------------------------------------------------- with drift
+
+
+class Move(NamedTuple):
+    """A change of a stream: the window of a day, `days` after the change began."""
+
+    stream: str
+    change: Callable[[dict[str, Column], int, np.random.Generator], dict[str, Column]]
+
+
+def _shifted(by: float) -> Callable[[dict[str, Column], int, np.random.Generator], dict[str, Column]]:
+    return lambda table, _, __: table | {"x0": table["x0"] + by}
+
+
+def _plan(table: dict[str, Column], _: int, random: np.random.Generator) -> dict[str, Column]:
+    moved = random.random(len(table["plan"])) < 0.08
+    return table | {"plan": np.where(moved, 2, table["plan"])}
+
+
+def _gone(table: dict[str, Column], _: int, random: np.random.Generator) -> dict[str, Column]:
+    return table | {"noise": np.where(random.random(len(table["noise"])) < 0.01, np.nan, table["noise"])}
+
+
+MOVES = {
+    "mean of one column +0.15 sd": Move("independent", _shifted(0.15)),
+    "deviation of one column x 1.2": Move("independent", lambda table, _, __: table | {"x0": table["x0"] * 1.2}),
+    "mean of all columns +0.1 sd": Move(
+        "correlated", lambda table, _, __: {name: column + 0.1 for name, column in table.items()}
+    ),
+    "8 % of one category's events move": Move("mixed", _plan),
+    "1 % of a column missing": Move("mixed", _gone),
+    "mean of one column, +0.02 sd a day": Move(
+        "independent", lambda table, day, __: table | {"x0": table["x0"] + 0.02 * day}
+    ),
+}
+
+
+def moving(runs: int) -> Iterator[dict[str, object]]:
+    """How many windows after a change on the eleventh day the first new alert comes, within the twenty that are left."""
+    for name, move in MOVES.items():
+        draw, random = STREAMS[move.stream](), np.random.default_rng(hash_of(name))
+        delays: dict[str, list[int | None]] = {who: [] for who in ("Tailrace", *PEERS)}
+        for number in range(runs):
+            if number % 10 == 0:
+                reference = draw(random, REFERENCE)
+                against, spec, yardsticks = basis(f"{name} {number}", reference), a_spec(reference), Yardsticks()
+            judge = Judge(against, spec, yardsticks)
+            peers = {peer: Peer(rule, reference) for peer, rule in PEERS.items()}
+            windows = [draw(random, WINDOW) for _ in range(DAYS)]
+            windows = [
+                move.change(each, day - CHANGE + 1, random) if day >= CHANGE else each
+                for day, each in enumerate(windows)
+            ]
+            found = {"Tailrace": [day for day, each in enumerate(windows) if judge.alerts(day, each)]}
+            found |= {
+                peer: [day for day, each in enumerate(windows) if judged.alerts(each)] for peer, judged in peers.items()
+            }
+            for who, days in found.items():
+                delays[who].append(next((day - CHANGE for day in days if day >= CHANGE), None))
+        yield {"change": name, **{who: _delay(each) for who, each in delays.items()}}
+
+
+def _delay(delays: list[int | None]) -> str:
+    found = sorted(each for each in delays if each is not None)
+    middle = (
+        str(statistics.median([DAYS if each is None else each for each in delays]))
+        if 2 * len(found) > len(delays)
+        else "-"
+    )
+    return f"median {middle}, found {len(found)}/{len(delays)}"
+
+
+# ---------------------------------------------------------------- Evidently itself
+
+
+def compare_with_evidently(windows_each: int = 12) -> dict[str, object]:
+    """On how many windows our writing of Evidently's rule says the same of every column as the package."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def write(path: Path, table: Table) -> None:
+        plain = {
+            name: column if column.dtype.kind == "f" else [str(each) for each in column]
+            for name, column in table.items()
+        }
+        parquet.write_table(pa.table(plain), path)
+
+    same = total = columns = 0
+    for make in STREAMS.values():
+        draw, random = make(), np.random.default_rng(5)
+        reference = draw(random, REFERENCE)
+        windows = [draw(random, WINDOW) for _ in range(windows_each)]
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder) / "reference.parquet", reference)
+            for number, window in enumerate(windows):
+                write(Path(folder) / f"window-{number:03}.parquet", window)
+            answer = ask_evidently(Path(folder))
+        for window, theirs in zip(windows, answer["drifted"].values(), strict=True):
+            ours = [column for column, drifted in sorted(drift_peers.evidently(reference, window).items()) if drifted]
+            same, total = same + (ours == theirs), total + 1
+            columns += len(theirs)
+    return {"windows": total, "same": same, "drifted columns": columns}
+
+
+def ask_evidently(folder: Path) -> dict[str, Any]:
+    """Run the package on a folder of windows."""
+    packages = ("evidently==0.7.21", "pandas<3", "pyarrow")
+    command = ["uv", "run", "-q", "--isolated", "--no-project", "--python", "3.11"]
+    command += [part for package in packages for part in ("--with", package)]
+    script = str(Path(__file__).with_name("evidently_peer.py"))
+    done = subprocess.run([*command, "python", script, str(folder)], capture_output=True, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    """Print one line of JSON for each result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=("steady", "moving", "evidently"))
+    parser.add_argument("streams", nargs="*", metavar="STREAM", help=f"of {', '.join(STREAMS)}; default: all")
+    parser.add_argument("--runs", type=int, default=1_000)
+    parser.add_argument("--peer-runs", type=int, default=40)
+    asked = parser.parse_args()
+    if asked.what == "steady":
+        for name in asked.streams or STREAMS:
+            print(json.dumps(steady(name, asked.runs, asked.peer_runs)), flush=True)
+    elif asked.what == "moving":
+        for line in moving(asked.runs):
+            print(json.dumps(line), flush=True)
+    else:
+        print(json.dumps(compare_with_evidently()))
+
+
+if __name__ == "__main__":
+    main()
