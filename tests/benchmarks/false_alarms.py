@@ -153,7 +153,15 @@ def a_spec(table: Table) -> ModelSpec:
         else {"name": name, "type": "categorical", "categories": [str(each) for each in range(40)]}
         for name, column in table.items()
     ]
-    return parse_spec({"model": "m", "owner": "o", "features": features, "label": {"name": "label"}})
+    return parse_spec(
+        {
+            "model": "m",
+            "owner": "o",
+            "features": features,
+            "label": {"name": "label"},
+            "monitors": {"multivariate": None},
+        }
+    )
 
 
 class Judge:

@@ -54,8 +54,12 @@ MOST_PER_WINDOW = 0.05
 """However wide the budget, alerts of chance come in one window of 20 at most: with windows of a month, `1 per 30 days`
 would else allow one in each."""
 
-ROWS = 2_000
+ROWS = 4_000
 """Windows are drawn from at most so many of the reference's rows."""
+
+DRAWN_ONE_BY_ONE = 4_096
+"""Windows of at most so many events are drawn from all rows, larger ones, by weights, from `ROWS` of them: few rows have too
+little of a long tail, which decides how far the means of small windows scatter."""
 
 CELLS = 12_000_000
 """At most so many numbers in the matrix of rows and cells; with many columns fewer rows are drawn from."""
@@ -248,16 +252,28 @@ class Yardstick:
 
     def simulate(self, events: int, random: np.random.Generator, blocks: Sequence[Block]) -> Matrix:
         """Every statistic of windows without drift: of shape (references, windows, tests)."""
-        matrix = self._matrix()
+        matrix, codes = self._matrix(), self._codes()
         found = np.empty((REFERENCES, STEPS, sum(len(block.tests) for block in blocks)))
         for start in range(0, REFERENCES, _BATCH):
             count = min(_BATCH, REFERENCES - start)
-            windows = (_draw(random, len(matrix), events, count * STEPS) @ matrix).reshape(count, STEPS, -1)
+            if events <= DRAWN_ONE_BY_ONE:
+                windows = _counted(random, codes, events, count * STEPS, self._width).reshape(count, STEPS, -1)
+            else:
+                windows = (_draw(random, len(matrix), events, count * STEPS) @ matrix).reshape(count, STEPS, -1)
             sizes = {block.drawn for block in blocks}
             stand_ins = {size: (_draw(random, len(matrix), size, count) @ matrix)[:, None, :] for size in sorted(sizes)}
             each = (test for block in blocks for test in _statistics(block, stand_ins[block.drawn], windows, random))
             for place, statistic in enumerate(each):
                 found[start : start + count, :, place] = statistic
+        return found
+
+    def _codes(self) -> npt.NDArray[np.int64]:
+        """For every row, where it counts in each block; beyond all places where it does not belong to the group."""
+        found = np.full((len(self._blocks[0].members), len(self._blocks)), self._width)
+        for number, block in enumerate(self._blocks):
+            codes = block.cells.codes(self._rows[block.tests[0].column])
+            codes = np.where(codes < 0, block.cells.size, codes) + block.start
+            found[:, number] = np.where(block.members, codes, self._width)
         return found
 
     def _matrix(self) -> npt.NDArray[np.float32]:
@@ -369,6 +385,15 @@ def _statistics(block: Block, reference: Floats, window: Floats, random: np.rand
             yield cells.between(test.statistic, blurred, _sketched(other, random))
         else:
             yield cells.between(test.statistic, one, other)
+
+
+def _counted(random: np.random.Generator, codes: npt.NDArray[np.int64], size: int, count: int, width: int) -> Floats:
+    """The counts of `count` samples of exactly `size` rows, drawn one by one out of all."""
+    found = np.empty((count, width + 1))
+    for number in range(count):
+        drawn = codes[random.integers(0, len(codes), size)]
+        found[number] = np.bincount(drawn.ravel(), minlength=width + 1)
+    return found[:, :width]
 
 
 def _share(part: Floats, whole: Floats) -> Matrix:
