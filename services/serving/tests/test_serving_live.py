@@ -324,6 +324,50 @@ async def test_broker_stopped_and_started_loses_nothing(
             assert (captured, lost) == (140, 0)
 
 
+@pytest.mark.timeout(240)
+async def test_broker_away_for_long_under_load_counts_what_it_loses(
+    broker_of_its_own: Callable[[], OwnBroker], tmp_path: Path
+) -> None:
+    """If it failed, a long outage would fail inferences, fill the memory, or lose events that nobody counted."""
+    broker = await asyncio.to_thread(broker_of_its_own)
+    async with Site(broker.bootstrap, "long-", tmp_path) as site:
+        site.settings = site.settings.model_copy(update={"capture_max_events": 300})
+        await site.champion()
+        async with running(site) as (service, client):
+            answered: list[str] = []
+            over = asyncio.Event()
+
+            async def ask(worker: int) -> None:
+                while not over.is_set():
+                    answer = await asked(client, f"{worker}-{len(answered)}-{worker}")
+                    answered.append(answer["prediction_id"])
+
+            workers = [asyncio.create_task(ask(worker)) for worker in range(4)]
+            await eventually(lambda: len(answered) > 50)
+            await asyncio.to_thread(broker.stop)
+            until = len(answered) + 800
+            await eventually(lambda: len(answered) > until, 60)
+            assert service.metrics.value("tailrace_capture_held") <= 300
+            await asyncio.to_thread(broker.start)
+            until = len(answered) + 50
+            await eventually(lambda: len(answered) > until, 60)
+            over.set()
+            await asyncio.gather(*workers)
+
+            def settled() -> bool:
+                return len(answered) == sum(outcome(service, name) for name in ("captured", "capture_lost"))
+
+            await eventually(settled, 60)
+            assert outcome(service, "capture_lost") > 0
+            await eventually(lambda: len(site.predictions) == outcome(service, "captured"), 60)
+            assert set(site.predictions) <= set(answered)
+
+
+def outcome(service: Service, name: str) -> float:
+    """How many predictions ended so."""
+    return service.metrics.value(f"tailrace_{name}_total", model="rain")
+
+
 async def test_terminated_under_load_answers_and_publishes_what_it_took(site: Site) -> None:
     """If it failed, every rolling update would lose requests, or predictions that were answered."""
     await site.champion()
