@@ -198,10 +198,10 @@ async def wrk(name: str, url: str, body: Any, pid: int, seconds: float) -> Measu
     output = (await made.communicate())[0].decode()
     spent = cpu(pid) - before
     os.unlink(script.name)  # noqa: PTH108  # one small file between two measurements
-    found = re.search(r"(\d+) requests in ([\d.]+)s", output)
+    found = re.search(r"(\d+) requests in ([\d.]+)(s|m)", output)
     if not found:
         raise SystemExit(f"wrk measured nothing: {output}")
-    requests, took = int(found[1]), float(found[2])
+    requests, took = int(found[1]), float(found[2]) * {"s": 1, "m": 60}[found[3]]
     wrong = sum(map(int, re.findall(r"(?:Non-2xx or 3xx responses: |connect |read |write |timeout )(\d+)", output)))
     return Measured(
         name, requests / took, _ms(output, "50%"), _ms(output, "99%"), wrong, requests / spent, megabytes(pid)

@@ -106,6 +106,16 @@ def test_first_batch_version_answers_at_once() -> None:
     assert [e.kind for e in decision.evidence] == ["training", "first-version"]
 
 
+def test_imported_version_is_a_candidate_like_any_other() -> None:
+    """A model that was trained elsewhere could not be served, or its evidence would name a training of ours."""
+    imported = a_candidate("import-1", continual=False).model_copy(update={"learner": "imported"})
+    first = register(a_model(), imported, a_spec())
+    assert stages_of(first.model) == {1: "champion"}
+    assert first.evidence[0].summary.startswith("trained elsewhere and imported")
+    later = register(a_model("champion"), imported, a_spec())
+    assert stages_of(later.model) == {1: "champion", 2: "shadow"}
+
+
 def test_continual_version_waits_where_a_batch_learner_is_expected() -> None:
     """A river version of the first 200 examples would answer before the network that the owner asked for."""
     decision = registered(a_model(), "a", continual=True)

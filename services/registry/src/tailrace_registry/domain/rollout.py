@@ -59,9 +59,13 @@ def revised(version: VersionChanged, revision: RevisionTrained) -> VersionChange
 def training_evidence(candidate: CandidateTrained) -> Evidence:
     """What a version is registered on: the training that made it."""
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(candidate.metrics.items()))
-    summary = f"{candidate.learner} learned {candidate.lineage.examples:,} examples" + (
-        f": {metrics}" if metrics else ""
+    imported = candidate.learner == "imported"
+    made = (
+        "trained elsewhere and imported"
+        if imported
+        else (f"{candidate.learner} learned {candidate.lineage.examples:,} examples")
     )
+    summary = made + (f": {metrics}" if metrics else "")
     return Evidence(
         kind="training", event_id=candidate.run_id, summary=summary, derived_from=candidate.lineage.trained_on
     )
