@@ -102,7 +102,7 @@ class Load:
                     f'{{"type":"prediction-made","prediction_id":"{key}","model":"bench","time":"{moment}",'
                     f'"features":{{{features}}},"served":{{"arm":"{arm}","prediction":{int(probability > 0.5)},'
                     f'"probability":{probability},"version":{version},"revision":null}},"shadows":[],'
-                    f'"entity":"customer-{number % 5000:05d}","latency_ms":{1 + number % 7}.25}}'
+                    f'"entity":"customer-{number % 5000:05d}-of-the-northern-region-eu-1","latency_ms":{1 + number % 7}.25}}'
                 )
                 yield key.encode(), value.encode()
 
