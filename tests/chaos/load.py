@@ -28,8 +28,11 @@ Published = PredictionMade | LabelGiven
 
 
 def spec() -> ModelSpec:
-    """Windows of ten days, which take late events for five; nothing expires."""
-    return rain_spec(label={"name": "rain", "horizon_days": 3650})
+    """Windows of ten days, which take late events for five; nothing expires, and every event time is believed."""
+    return rain_spec(
+        label={"name": "rain", "horizon_days": 3650},
+        time={"clock": "stream", "max_ahead_days": 3650, "max_behind_days": 3650},
+    )
 
 
 @dataclass(frozen=True, slots=True)

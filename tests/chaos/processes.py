@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from tailrace_ingestion.settings import IngestionSettings
-from tests.chaos.worker import Point
+from tests.chaos.worker import FILE_BYTES, Point
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[2]
@@ -32,10 +32,15 @@ class Member:
         self._environment = environment(settings, roles, instance, self.port)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, point: Point | None = None, **more: str) -> None:
-        """Start the process, with a point at which it dies or freezes."""
-        given = self._environment | more | (point.environment() if point else {})
-        with self.log.open("ab") as log:
+    def start(self, point: Point | None = None, *, file_bytes: int | None = None) -> None:
+        """Start the process, with a point at which it dies or freezes, or with a disk that is full at so many bytes.
+
+        A full disk has no room for a log either.
+        """
+        given = self._environment | (point.environment() if point else {})
+        if file_bytes is not None:
+            given[FILE_BYTES] = str(file_bytes)
+        with (self.log if file_bytes is None else Path(os.devnull)).open("ab") as log:
             self._process = launched(given, log)
         self.starts += 1
 

@@ -4,12 +4,15 @@ The point is a moment in the process's talk with Kafka: just before a request is
 come and before the process has seen it. That names every moment that matters (an effect without its commit, a record
 without its acknowledgement, a recovery, a rebalance) for every client in the process, the stream framework's own too,
 without a word in the product. TAILRACE_CHAOS has it as JSON; without it this is the service and nothing else.
+
+TAILRACE_CHAOS_FILE_BYTES makes the disk full: no file of the process may grow beyond it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +24,7 @@ from tailrace_ingestion import app
 from tailrace_ingestion.main import HTTP_IN, TOPICS_IN
 from tailrace_runtime.service import main
 
-VARIABLE = "TAILRACE_CHAOS"
+VARIABLE, FILE_BYTES = "TAILRACE_CHAOS", "TAILRACE_CHAOS_FILE_BYTES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +98,6 @@ def arm(point: Point) -> None:
 if __name__ == "__main__":
     if VARIABLE in os.environ:
         arm(Point(**json.loads(os.environ[VARIABLE])))
+    if FILE_BYTES in os.environ:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ[FILE_BYTES]),) * 2)
     main(lambda: app.create_service(HTTP_IN, TOPICS_IN))

@@ -15,17 +15,20 @@ from pydantic import ValidationError
 
 from tailrace_contracts.events import DeploymentChanged, EventParked, decode
 from tailrace_contracts.ranges import Log, Trigger
-from tailrace_runtime.consumer import DeadLetterLimit, Parked
+from tailrace_runtime.consumer import ConsumerRole, DeadLetterLimit, Outcome, Parked, Stateless
 from tailrace_runtime.deadletters import DeadLetterRate, dead_letter, original
-from tailrace_runtime.errors import DeadLetterLimitExceeded
+from tailrace_runtime.errors import DeadLetterLimitExceeded, RetryLater
+from tailrace_runtime.handling import Handling
+from tailrace_runtime.health import Health, installed
 from tailrace_runtime.highwater import REACH, HighWater
 from tailrace_runtime.ids import at, new_id
 from tailrace_runtime.logs import Dampened
 from tailrace_runtime.metrics import CATALOGUE, Instrument, Metrics
 from tailrace_runtime.records import Record, outgoing
+from tailrace_runtime.rolemeter import RoleMeter
 from tailrace_runtime.service import settings_sentence
 from tailrace_runtime.settings import ServiceSettings
-from tailrace_runtime.testing import FixedClock, record
+from tailrace_runtime.testing import FixedClock, RecordingProducer, record
 from tailrace_runtime.tracing import continued_from, trace_headers, trace_id
 
 TRACE = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
@@ -95,6 +98,38 @@ def test_marks_survive_a_dump_as_json() -> None:
     again.load(json.loads(json.dumps(marks.dump())))
     assert (again.through(Log("labels", 0)), again.through(Log("labels", 3))) == (7, 9)
     assert not again.admit(trigger(8), ("id", 0))
+
+
+class Full(Stateless):
+    """A state whose disk is full, then not."""
+
+    full = True
+
+    async def tick(self) -> Outcome:
+        """Write, if there is room."""
+        if self.full:
+            raise RetryLater("the disk is full")
+        return Outcome()
+
+
+async def test_a_role_whose_tick_is_put_off_is_not_ready() -> None:
+    """A full disk would be seen in the log only, until memory is full too."""
+    state, health = Full(), Health()
+    handling = Handling(
+        ConsumerRole("archive", {}, state),
+        "ingestion",
+        producer=RecordingProducer(),
+        meter=RoleMeter(Metrics("ingestion"), "archive"),
+        clock=FixedClock(),
+        finish=lambda _log, _through: None,
+        retries=lambda _where: pytest.fail("a tick has no retries"),
+    )
+    with installed(health):
+        await handling.tick()
+        assert health.readiness()[1]["waiting"] == {"tick of role archive": "the disk is full"}
+        state.full = False
+        await handling.tick()
+    assert health.readiness()[0]
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,16 +238,19 @@ class Handling:
         """Let the role's state do what it does between batches, and make that true.
 
         Raises:
-            PartitionStopped: it failed. `RetryLater` only puts it off until the next tick.
+            PartitionStopped: it failed. `RetryLater` only puts it off until the next tick; the role is not ready until then.
         """
         if self._role.state is None:
             return
+        part = f"tick of role {self._role.name}"
         try:
             await self.settle()
             with health.here().in_hand(f"role {self._role.name} tick"):
                 outcome = await self._role.state.tick()
             await self._ticked(outcome)
+            health.here().ready(part)
         except RetryLater as later:
+            health.here().waiting(part, later.reason)
             log.warning("tick put off", role=self._role.name, reason=later.reason)
         except (PartitionStopped, GaveWayError):
             raise
