@@ -186,6 +186,7 @@ class Requests(Stateless):
             batch = list(alike)
             for start in range(0, len(batch), handlers.ALIKE_ROWS):
                 events.extend(await handlers.with_others(self._desk.meter, batch[start : start + handlers.ALIKE_ROWS]))
+                await asyncio.sleep(0)  # requests over HTTP have their turn
         return events
 
 
