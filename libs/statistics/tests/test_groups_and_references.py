@@ -130,6 +130,26 @@ def test_a_reference_comes_back_from_its_bytes() -> None:
     assert reference.label_rate is None
 
 
+def test_a_reference_says_what_was_answered() -> None:
+    """Drift of a version's own answers could not be measured against its training."""
+    reference = Reference.from_bytes(
+        Reference.build(spec(), [], evaluated=[0.2, 0.4, 0.9, 0.5]).to_bytes(),
+    )
+    assert reference.answers["prediction"].model_dump()["counts"] == {"3": 3, "5": 1}
+    assert reference.answers["probability"].count == 4
+    assert reference.answer_columns()["prediction"] == ["3", "3", "5", "3"]
+    assert np.asarray(reference.answer_columns()["probability"]).tolist() == pytest.approx([0.2, 0.4, 0.9, 0.5])
+    assert Reference.build(spec(), []).answers == {}
+
+
+def test_a_reference_says_what_the_labels_were() -> None:
+    """Label drift would be measured against something else than the training set."""
+    known = Reference.build(spec(), [{}] * 4, labels=[5, 3, 3, 3]).known_labels
+    assert known is not None
+    assert (known.count, known.mean) == (4, 0.25)
+    assert Reference.build(spec(), []).known_labels is None
+
+
 def test_a_reference_of_tomorrow_is_readable() -> None:
     """A monitoring that is upgraded last would lose all references."""
     reference = Reference.build(spec(), [])

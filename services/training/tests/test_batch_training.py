@@ -158,6 +158,7 @@ async def test_the_candidate_comes_with_its_reference() -> None:
     assert claim is not None
     reference = Reference.from_bytes(world.artefacts.kept[claim.key])
     assert (reference.examples, reference.label_rate, set(reference.columns)) == (50, 0.5, {"humidity", "wind"})
+    assert (reference.answers["probability"].count, reference.answers["prediction"].count) == (5, 5)
 
 
 async def test_without_ranges_the_newest_examples_are_found_and_told() -> None:
@@ -245,6 +246,7 @@ async def test_a_regression_is_trained_on_its_numbers() -> None:
     assert reference.labels is not None
     assert (reference.labels.count, reference.labels.minimum, reference.labels.maximum) == (50, 0.25, 49.25)
     assert reference.label_rate is None
+    assert list(reference.answers) == ["prediction"]
 
 
 async def test_one_number_only_fails_with_one_sentence() -> None:

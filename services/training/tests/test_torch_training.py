@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from tailrace_contracts.spec import BatchLearner, Limits, NumericalLabel, parse_spec
 from tailrace_models import OnnxModel
@@ -16,7 +17,7 @@ from tailrace_training.adapters.onnx_export import ExportDiffers, to_onnx, verif
 from tailrace_training.adapters.torch_network import Labels, Matrix, Network, scaling_of, target_of
 from tailrace_training.adapters.torch_trainer import train
 from tailrace_training.adapters.trainer_process import TrainerProcess, lay_out
-from tailrace_training.domain.jobs import CHECKPOINT, ONNX_FILE, WEIGHTS_FILE, Job, Said
+from tailrace_training.domain.jobs import ANSWERS, CHECKPOINT, ONNX_FILE, WEIGHTS_FILE, Job, Said
 from tailrace_training.errors import TrainerDied
 from tailrace_training.testing import MemoryRunFiles
 
@@ -74,6 +75,15 @@ def test_interrupted_anywhere_ends_in_the_same_bytes(tmp_path: Path, at_epoch: i
     found = (folder / ONNX_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes(), said[-1].metrics
     assert found == trained(tmp_path / "calm")
     assert [each.epoch for each in said if each.stage == "training"] == list(range(at_epoch + 1, 13))
+
+
+def test_the_weights_carry_what_was_answered_before_it_was_learned(tmp_path: Path) -> None:
+    """A version's reference would not know its answers, and their drift could not be judged."""
+    _, weights, metrics = trained(tmp_path)
+    answers = load(weights)[ANSWERS]
+    assert answers.shape == (30,)
+    right = (answers > 0.5) == (weather()[1][-30:] > 0.5)
+    assert right.mean() == pytest.approx(metrics["accuracy"])
 
 
 def test_a_damaged_checkpoint_costs_time_only(tmp_path: Path) -> None:

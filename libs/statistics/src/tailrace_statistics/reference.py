@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tailrace_contracts.events import ColumnSummary, FeatureValue, NumericalSummary
 from tailrace_contracts.spec import ClassLabel, Feature, Label, Limits, ModelSpec, NumericalFeature
-from tailrace_statistics.columns import NumericalFold, fold_for
+from tailrace_statistics.columns import CategoricalFold, Moments, NumericalFold, fold_for
+from tailrace_statistics.labels import moments_of_rate
 
 MEDIA_TYPE = "application/vnd.tailrace.reference+json"
 SAMPLE_ROWS = 500
@@ -26,6 +27,7 @@ MOST_WORDS = 30_000
 """Different words of a column that are kept apart."""
 
 Row = Mapping[str, FeatureValue]
+Values = npt.NDArray[np.float64] | list[FeatureValue]
 
 
 class ReferenceInvalid(ValueError):  # noqa: N818  # named for what is true
@@ -43,15 +45,21 @@ class PackedColumn(BaseModel):
     @classmethod
     def of(cls, feature: Feature, values: Sequence[FeatureValue]) -> PackedColumn:
         """Pack a feature's values."""
-        if isinstance(feature, NumericalFeature):
+        numerical = isinstance(feature, NumericalFeature)
+        return cls.pack(np.array(values, dtype=np.float64) if numerical else list(values))
+
+    @classmethod
+    def pack(cls, values: Values) -> PackedColumn:
+        """Pack numbers, or words."""
+        if isinstance(values, np.ndarray):
             with np.errstate(over="ignore"):
-                return cls(data=_packed(np.array(values, dtype=np.float64).astype("<f4")))
+                return cls(data=_packed(values.astype("<f4")))
         words = tuple(sorted({str(value) for value in values if value is not None}))[:MOST_WORDS]
         places = {word: place for place, word in enumerate(words)}
         codes = [-1 if value is None else places.get(str(value), len(words) - 1) for value in values]
         return cls(words=words, data=_packed(np.array(codes, dtype="<i2")))
 
-    def values(self) -> npt.NDArray[np.float64] | list[FeatureValue]:
+    def values(self) -> Values:
         """The values again. Raises ValueError for damaged data."""
         data = base64.b64decode(self.data, validate=True)
         if self.words is None:
@@ -77,12 +85,23 @@ class Reference(BaseModel):
     rows: dict[str, PackedColumn] = {}
     label_rate: float | None = Field(default=None, description="share of the positive class; none without labels")
     labels: NumericalSummary | None = Field(default=None, description="the labels of a regression; none without labels")
+    answers: dict[str, ColumnSummary] = Field(default={}, description="prediction and probability on held-out rows")
+    answer_rows: dict[str, PackedColumn] = {}
 
     @classmethod
     def build(
-        cls, spec: ModelSpec, rows: Sequence[Row], labels: Sequence[float] = (), sample_rows: int = SAMPLE_ROWS
+        cls,
+        spec: ModelSpec,
+        rows: Sequence[Row],
+        labels: Sequence[float] = (),
+        sample_rows: int = SAMPLE_ROWS,
+        evaluated: Sequence[float] = (),
     ) -> Reference:
-        """The reference of training rows, and of their labels where there are any. The same rows give the same sample."""
+        """The reference of training rows, and of their labels where there are any. The same rows give the same sample.
+
+        `evaluated` is what was answered where the answers were measured: probabilities of the positive class, or numbers.
+        """
+        answers = _answers(spec.label, evaluated)
         columns: dict[str, ColumnSummary] = {}
         for feature in spec.features:
             column: Any = [row.get(feature.name) for row in rows]  # numbers or words, as the feature is
@@ -97,9 +116,27 @@ class Reference(BaseModel):
             rows=_columns(spec, rows),
             label_rate=_rate(spec.label, labels),
             labels=_distribution(spec.label, labels),
+            answers={name: _summarised(values) for name, values in answers.items()},
+            answer_rows={name: PackedColumn.pack(values) for name, values in answers.items()},
         )
 
-    def row_columns(self) -> dict[str, npt.NDArray[np.float64] | list[FeatureValue]]:
+    @property
+    def known_labels(self) -> Moments | None:
+        """How many labels there were, their mean and spread; of classes 1 is the positive one. None without labels."""
+        if self.labels is not None:
+            return Moments(self.labels.count, self.labels.mean, self.labels.m2)
+        if self.label_rate is None:
+            return None
+        return moments_of_rate(round(self.label_rate * self.examples), self.examples)
+
+    def answer_columns(self) -> dict[str, Values]:
+        """The answers on held-out rows, by column. Raises ReferenceInvalid."""
+        try:
+            return {name: column.values() for name, column in self.answer_rows.items()}
+        except ValueError as error:
+            raise ReferenceInvalid(f"answers of the reference: {error}; train the version again") from None
+
+    def row_columns(self) -> dict[str, Values]:
         """The row sample, by column. Raises ReferenceInvalid."""
         try:
             if self.rows:
@@ -133,7 +170,7 @@ def _columns(spec: ModelSpec, rows: Sequence[Row]) -> dict[str, PackedColumn]:
     return {each.name: PackedColumn.of(each, [row.get(each.name) for row in kept]) for each in spec.features}
 
 
-def _plain(summary: ColumnSummary, values: list[FeatureValue]) -> npt.NDArray[np.float64] | list[FeatureValue]:
+def _plain(summary: ColumnSummary, values: list[FeatureValue]) -> Values:
     return np.array(values, dtype=np.float64) if isinstance(summary, NumericalSummary) else values
 
 
@@ -155,7 +192,35 @@ def _distribution(label: Label, labels: Sequence[float]) -> NumericalSummary | N
     return fold.summary()
 
 
+def _answers(label: Label, evaluated: Sequence[float]) -> dict[str, Values]:
+    """Answers as windows have them: a regression's numbers, or classes and their probabilities."""
+    if not len(evaluated):
+        return {}
+    numbers = np.asarray(evaluated, dtype=np.float64)
+    numbers = numbers[_places(len(numbers), KEPT_ROWS)]
+    if not isinstance(label, ClassLabel):
+        return {"prediction": numbers.clip(label.limits.min, label.limits.max)}
+    other = next(each for each in label.classes if each != label.positive)
+    return {
+        "prediction": [str(label.positive if each > 0.5 else other) for each in numbers.tolist()],
+        "probability": numbers,
+    }
+
+
+def _summarised(values: Values) -> ColumnSummary:
+    if isinstance(values, np.ndarray):
+        numbers = NumericalFold()
+        numbers.fold(values)
+        return numbers.summary()
+    words = [str(value) for value in values]
+    fold = CategoricalFold(set(words))
+    fold.fold(words)
+    return fold.summary()
+
+
 def _spread(rows: Sequence[Row], wanted: int) -> list[Row]:
-    if len(rows) <= wanted:
-        return list(rows)
-    return [rows[index * len(rows) // wanted] for index in range(wanted)]
+    return [rows[place] for place in _places(len(rows), wanted)]
+
+
+def _places(count: int, wanted: int) -> list[int]:
+    return list(range(count)) if count <= wanted else [index * count // wanted for index in range(wanted)]

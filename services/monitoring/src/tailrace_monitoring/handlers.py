@@ -48,6 +48,8 @@ async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge
         watch = sitting.watch
         watch.cohorts.take(await sitting.cohorts(watch.cohorts.missing(batch, known.spec)))
         watch.observe(batch, known, now)
+        if watch.labels_to_judge:
+            watch.judge_labels(await _reference(sitting, None, known, watchers), known, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
     return watch.waits(known, now)
@@ -129,19 +131,23 @@ async def _told_apart(
         return None
     if not comparable(window, basis.rows, known.spec.monitors.multivariate):
         return None
-    chance = chance_together(known.spec)
+    chance = chance_together(known.spec, basis)
     return await asyncio.to_thread(tell, window, basis.rows, known.spec, chance, watchers.tell_apart)
 
 
-async def _reference(sitting: Sitting, window: WindowSummarised, known: Knowledge, watchers: Watchers) -> Basis:
-    """What the champion was trained on; nothing where there is no such thing, or where it cannot be read."""
+async def _reference(sitting: Sitting, window: WindowSummarised | None, known: Knowledge, watchers: Watchers) -> Basis:
+    """What the champion was trained on; nothing where there is no such thing, or where it cannot be read.
+
+    The latter is told with a window.
+    """
     version = known.versions.get(known.champion or 0)
     if version is None or version.reference is None:
         return NO_BASIS
     try:
-        return await watchers.references.basis(version.reference)
+        return await watchers.references.basis(version.reference, version.version)
     except ReferenceUnusable as error:
-        sitting.watch.reference_unusable(version.version, str(error), window, known, watchers.clock.now())
+        if window is not None:
+            sitting.watch.reference_unusable(version.version, str(error), window, known, watchers.clock.now())
         return NO_BASIS
 
 

@@ -69,8 +69,8 @@ class ReferenceUnusable(Exception):  # noqa: N818  # named for what is true
 class References(Protocol):
     """What versions were trained on."""
 
-    async def basis(self, claim: ClaimCheck) -> Basis:
-        """The statistics of every column, and rows. Raises ReferenceUnusable, and RetryLater without the store."""
+    async def basis(self, claim: ClaimCheck, version: int) -> Basis:
+        """The statistics of a version's columns, rows, labels and answers. Raises ReferenceUnusable, and RetryLater without the store."""
         ...
 
 

@@ -38,10 +38,10 @@ from tailrace_monitoring.domain.lessons import KEPT, Lesson
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
-from tailrace_monitoring.domain.yardsticks import Basis
+from tailrace_monitoring.domain.yardsticks import Answers, Basis
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_statistics.calibration import Values
-from tailrace_statistics.columns import NumericalFold
+from tailrace_statistics.columns import Moments, NumericalFold
 
 
 class FixedGazette:
@@ -69,12 +69,15 @@ class FixedReferences:
     ) -> None:
         self.known = dict(known or {})
         self.rows = rows or {}
+        self.answers: tuple[Mapping[str, ColumnSummary], Mapping[str, Values]] | None = None
+        self.labels: Moments | None = None
 
-    async def basis(self, claim: ClaimCheck) -> Basis:
+    async def basis(self, claim: ClaimCheck, version: int) -> Basis:
         """The columns under this digest, and the rows that it was given, whatever the digest."""
         if claim.sha256 not in self.known:
             raise ReferenceUnusable(f"nothing under {claim.key}")
-        return Basis(claim.sha256, self.known[claim.sha256], self.rows)
+        answers = Answers(version, *self.answers) if self.answers else None
+        return Basis(claim.sha256, self.known[claim.sha256], self.rows, answers, self.labels)
 
 
 class SilentMeter:

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import ValidationError
+from safetensors.numpy import load
 
 from tailrace_contracts.events import (
     CandidateTrained,
@@ -36,7 +37,7 @@ from tailrace_runtime.records import Record
 from tailrace_statistics.reference import MEDIA_TYPE as REFERENCE
 from tailrace_statistics.reference import Reference
 from tailrace_training.domain.datasets import Example, Untrainable, check, distinct, held_out
-from tailrace_training.domain.jobs import CHECKPOINT, Job, Said
+from tailrace_training.domain.jobs import ANSWERS, CHECKPOINT, Job, Said
 from tailrace_training.domain.newest import Search, Sighting
 from tailrace_training.domain.plans import Plan
 from tailrace_training.errors import TrainerDied
@@ -184,7 +185,7 @@ class _Run:
     ) -> CandidateTrained:
         put = self.batch.artefacts.put_artefact
         graph, weights = await self.batch.trainer.result(self.request.run_id)
-        reference = await asyncio.to_thread(_reference, plan.applied.spec, examples)
+        reference = await asyncio.to_thread(_reference, plan.applied.spec, examples, weights)
         return CandidateTrained(
             run_id=self.request.run_id,
             model=self.request.model,
@@ -236,9 +237,10 @@ def _numerical(spec: ModelSpec) -> tuple[bool, ...]:
     )
 
 
-def _reference(spec: ModelSpec, examples: list[Example]) -> bytes:
-    rows = [each.features for each in examples]
-    return Reference.build(spec, rows, [each.label for each in examples]).to_bytes()
+def _reference(spec: ModelSpec, examples: list[Example], weights: bytes) -> bytes:
+    rows, labels = [each.features for each in examples], [each.label for each in examples]
+    answers = load(weights).get(ANSWERS)
+    return Reference.build(spec, rows, labels, evaluated=() if answers is None else answers.tolist()).to_bytes()
 
 
 # ---------------------------------------------------------------- reading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tailrace_contracts.events import ClaimCheck
-from tailrace_monitoring.domain.yardsticks import Basis
+from tailrace_monitoring.domain.yardsticks import Answers, Basis
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
 from tailrace_runtime.objects import ObjectStore
@@ -17,21 +17,23 @@ class StoredReferences:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._kept: dict[str, Basis] = {}
+        self._kept: dict[tuple[str, int], Basis] = {}
 
-    async def basis(self, claim: ClaimCheck) -> Basis:
-        """The statistics of every column, and rows for calibration."""
-        known = self._kept.get(claim.sha256)
+    async def basis(self, claim: ClaimCheck, version: int) -> Basis:
+        """The statistics of every column, rows for calibration, and what the version answered."""
+        known = self._kept.get((claim.sha256, version))
         if known is None:
-            known = await self._read(claim)
-            self._kept[claim.sha256] = known
+            known = self._kept[claim.sha256, version] = await self._read(claim, version)
             if len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         return known
 
-    async def _read(self, claim: ClaimCheck) -> Basis:
+    async def _read(self, claim: ClaimCheck, version: int) -> Basis:
         try:
             reference = Reference.from_bytes(await self._objects.get_artefact(claim))
-            return Basis(claim.sha256, reference.columns, reference.row_columns())
+            basis = Basis(claim.sha256, reference.columns, reference.row_columns(), labels=reference.known_labels)
+            if not reference.answers:
+                return basis
+            return basis._replace(answers=Answers(version, reference.answers, reference.answer_columns()))
         except (ArtefactCorrupt, ObjectMissing, ReferenceInvalid) as error:
             raise ReferenceUnusable(str(error)) from error

@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tailrace_contracts.events import AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
-from tailrace_contracts.spec import ConceptDriftMonitor, DriftMonitor, ModelSpec, Monitors, NumericalLabel
+from tailrace_contracts.spec import ClassLabel, ConceptDriftMonitor, DriftMonitor, ModelSpec, Monitors, NumericalLabel
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Asked, Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
 from tailrace_monitoring.domain.estimation import AtRisk
+from tailrace_monitoring.domain.label_drift import Shift
 from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.trail import Step, ranges_of
 from tailrace_monitoring.domain.windows import Fault, Measured
@@ -222,6 +223,27 @@ def rows_drift(stamp: Stamp, told: Told, since: datetime, window: WindowSummaris
             f"over {told.threshold:.2f}; no single feature shows it: look at how they depend on each other"
         ),
         derived_from=window.derived_from,
+        time=stamp.now,
+    )
+
+
+def label_drift(stamp: Stamp, cohort: Cohort, shift: Shift, since: datetime, spec: ModelSpec) -> AlertRaised:
+    """The labels of a closed cohort are not distributed as the reference's."""
+    label, span = spec.label, f"{shift.examples:,} labels of {_span(cohort, since)}"
+    said = f"the mean of {label.name} is {shift.mean:.4g} among {span}, and {shift.usual:.4g} in the reference"
+    if isinstance(label, ClassLabel):
+        said = f"{label.name} is {label.positive} for {shift.mean:.1%} of {span}, and for {shift.usual:.1%} of the reference's"
+    return AlertRaised(
+        alert_id=stamp.alert_id,
+        model=stamp.model,
+        kind="feature-drift",
+        subject=label.name,
+        statistic="labels, in deviations of chance",
+        value=shift.deviations,
+        threshold=shift.threshold,
+        since=since,
+        message=f"{said}: {shift.deviations:.1f} deviations of chance, over {shift.threshold:.1f}",
+        derived_from=cohort.spans.ranges(),
         time=stamp.now,
     )
 

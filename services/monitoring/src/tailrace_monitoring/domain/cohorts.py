@@ -27,9 +27,11 @@ from tailrace_contracts.events import (
 from tailrace_contracts.spec import FairnessMonitor, ModelSpec, NumericalLabel, PerformanceMonitor
 from tailrace_monitoring.domain.estimation import Ledger
 from tailrace_monitoring.domain.spans import Spans
+from tailrace_statistics.columns import Moments
 from tailrace_statistics.error_gaps import compare_errors, error_rates, limit_of
 from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import CROSS, GroupCounts, compare_groups, group_rates
+from tailrace_statistics.labels import moments_of, moments_of_rate
 
 MOST_GROUPS = 40
 """Groups of one protected attribute; further values are counted together as `other`."""
@@ -85,6 +87,7 @@ class Cohort(BaseModel):
     spans: Spans = Spans()
     ledger: Ledger = Ledger()
     errors: ErrorSums = ErrorSums()
+    numbers: ErrorSums = ErrorSums()
     group_errors: dict[str, dict[str, ErrorSums]] = {}
     closed: bool = False
 
@@ -97,6 +100,14 @@ class Cohort(BaseModel):
     def examples(self) -> int:
         """Labelled answers: of classes, or of numbers."""
         return self.total.examples + self.errors.examples
+
+    @property
+    def labels(self) -> Moments:
+        """How many labels, their mean and spread; of classes 1 is the positive one."""
+        if not self.errors.examples:
+            return moments_of_rate(self.total.tp + self.total.fn, self.total.examples)
+        complete = self.numbers.examples == self.errors.examples  # not where it began before labels were summed
+        return moments_of(self.numbers) if complete else Moments()
 
     @property
     def accuracy(self) -> float | None:
@@ -113,6 +124,7 @@ class Cohort(BaseModel):
 
     def _count(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec, *, label: float, by: int) -> None:
         if isinstance(spec.label, NumericalLabel):
+            self.numbers = self.numbers.plus(ErrorSums.of(label, 0.0, by))
             self._count_error(example, spec, ErrorSums.of(output.prediction, label, by))
             return
         selected, positive = (each == spec.class_label.positive for each in (output.prediction, label))

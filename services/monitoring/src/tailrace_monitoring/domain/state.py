@@ -16,6 +16,7 @@ from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import Detector
 from tailrace_monitoring.domain.estimation import Trust
+from tailrace_monitoring.domain.label_drift import LabelDrift
 from tailrace_monitoring.domain.lessons import Lesson
 from tailrace_monitoring.domain.multivariate import RowDrift
 from tailrace_monitoring.domain.retraining import RetrainingState
@@ -45,6 +46,7 @@ class ModelState(BaseModel):
     window_ranges: dict[datetime, LogRanges] = {}
     drift: DriftState = DriftState()
     rows: RowDrift = RowDrift()
+    labels: LabelDrift = LabelDrift()
     trust: Trust = Trust()
     retraining: RetrainingState = RetrainingState()
 

@@ -33,6 +33,7 @@ from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, Coho
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import LONGEST, Alarm, Detector, ErrorAlarm, Scaled
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.label_drift import shift_of
 from tailrace_monitoring.domain.lessons import Lesson
 from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.retraining import Cause, Pending, Situation
@@ -40,7 +41,7 @@ from tailrace_monitoring.domain.scores import SERVED, Score
 from tailrace_monitoring.domain.state import Changes, Distances, ModelState, Placed, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.windows import QUALITY, Measured, Reading, faults_in
-from tailrace_monitoring.domain.yardsticks import Basis, columns_of
+from tailrace_monitoring.domain.yardsticks import Basis, chance_of_labels, columns_of
 from tailrace_runtime.highwater import HighWater
 
 PUBLISH_EVERY = timedelta(seconds=1)
@@ -68,6 +69,7 @@ class ModelWatch:
         self.state = state
         self.trail = trail
         self.cohorts = CohortBook(cohorts)
+        self.labels_to_judge: list[Cohort] = []
         self.changes = Changes()
         self._tools = tools
         self._alarm: ErrorAlarm | None = None
@@ -285,8 +287,32 @@ class ModelWatch:
         if cohort.arm not in {"champion", "external"} or cohort.examples < MIN_COHORT_EXAMPLES:
             return
         self._judge_performance(cohort, knowledge, now)
+        if knowledge.spec.monitors.drift is not None and cohort.version == self.state.champion:
+            self.labels_to_judge.append(cohort)
         if knowledge.spec.monitors.fairness.alert:
             self._judge_fairness(cohort, knowledge, now)
+
+    def judge_labels(self, trained_on: Basis, knowledge: Knowledge, now: datetime) -> None:
+        """Judge the labels of the cohorts that have just closed; `trained_on` is the champion's reference."""
+        monitor, drift, spec = knowledge.spec.monitors.drift, self.state.labels, knowledge.spec
+        closed, self.labels_to_judge = self.labels_to_judge, []
+        drift.rebase(self.basis_name(knowledge))
+        for cohort in closed:
+            if monitor is None:
+                return
+            reference = trained_on.labels
+            if monitor.reference is not None:
+                drift.gather(cohort, monitor.reference)
+                reference = drift.of_period if cohort.span.start >= monitor.reference.end else None
+            if reference is None or min(reference.count, cohort.labels.count) < monitor.min_examples:
+                continue
+            shift = shift_of(cohort, reference, spec.label, chance_of_labels(spec))
+            alert, since = drift.judge(cohort, shift), drift.since or cohort.span.start
+            drifted = shift.deviations > shift.threshold
+            far = (shift.deviations, shift.threshold, False, drifted, alert, since)
+            for _ in self._to_tell([Measured(spec.label.name, "labels", *far)], knowledge, now):
+                raised = alerts.label_drift(self._stamp(now), cohort, shift, since, spec)
+                self._raise(raised, knowledge, "feature-drift", self.trail.first_from(since))
 
     def _judge_performance(self, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
         for asked in asked_of(cohort, knowledge.spec.monitors.performance):
@@ -390,7 +416,8 @@ class ModelWatch:
         if window.window.start < period.end:
             return None
         name = f"{self.model} {self.basis_name(knowledge)} {len(drift.period_windows)}"
-        return Basis(name, drift.period, columns_of(drift.period_rows, drift.period))
+        rows = columns_of(drift.period_rows, drift.period)
+        return Basis(name, drift.period, rows, labels=self.state.labels.of_period)
 
     def observe_window(
         self,

@@ -20,6 +20,7 @@ from tailrace_contracts.spec import DriftMonitor, ModelSpec
 from tailrace_monitoring.domain.multivariate import comparable
 from tailrace_monitoring.domain.windows import NOT_JUDGED, Reading
 from tailrace_statistics.calibration import Budget, Values, Yardstick, independent_rows
+from tailrace_statistics.columns import Moments
 from tailrace_statistics.distances import chosen
 
 KEPT = 16
@@ -30,12 +31,37 @@ LEAST_OF_GROUP = 0.8
 number would pass for drift. That it has become small is drift of the attribute itself."""
 
 
+LABELS_SHARE = 0.05
+"""Of the model's false alarms, the part that the labels' distribution may make, where the reference's is known."""
+
+ANSWERS_SHARE = 0.1
+"""The part that a version's answers may make, where its reference has answers of its own."""
+
+
+class Answers(NamedTuple):
+    """What a version answered on examples that it had not learned: prediction and probability, and these rows."""
+
+    version: int
+    columns: Mapping[str, ColumnSummary]
+    rows: Mapping[str, Values]
+
+
 class Basis(NamedTuple):
-    """A reference: its columns, a sample of its rows where there is one, and a name that no other one has."""
+    """A reference: its columns, a sample of its rows where there is one, and a name that no other one has.
+
+    A version's reference may have its answers, and any one labels, of classes as 1 and 0.
+    """
 
     name: str
     columns: Mapping[str, ColumnSummary]
     rows: Mapping[str, Values]
+    answers: Answers | None = None
+    labels: Moments | None = None
+
+    @property
+    def share(self) -> float:
+        """The part of the false alarms that is left for features, one by one and together."""
+        return 1.0 - ANSWERS_SHARE * (self.answers is not None) - LABELS_SHARE * (self.labels is not None)
 
 
 NO_BASIS = Basis("", {}, {})
@@ -61,9 +87,18 @@ class Yardsticks:
 
     def read(self, window: WindowSummarised, basis: Basis, spec: ModelSpec) -> list[Reading]:
         """Every test of a window, in the order of the reference's columns; [] where there is nothing to compare."""
-        monitor = spec.monitors.drift
-        if monitor is None or not basis.columns:
+        if spec.monitors.drift is None or not basis.columns:
             return []
+        together = comparable(window, basis.rows, spec.monitors.multivariate)
+        readings = self._read(window, basis, spec, budget_of(spec, basis, together=together))
+        answered = _answered(window, basis.answers)
+        if basis.answers is None or answered is None or answered.events < spec.monitors.drift.min_examples:
+            return readings
+        answers = Basis(f"{basis.name} answers", basis.answers.columns, basis.answers.rows)
+        return readings + self._read(answered, answers, spec, part_of(spec, ANSWERS_SHARE))
+
+    def _read(self, window: WindowSummarised, basis: Basis, spec: ModelSpec, budget: Budget) -> list[Reading]:
+        monitor = spec.monitors.drift or DriftMonitor()
         with self._lock:
             yardstick = self._yardstick(basis, spec, monitor)
             expected = yardstick.expected(window.events)
@@ -80,8 +115,7 @@ class Yardsticks:
                     probe: monitor.threshold for probe in measured if probe.statistic not in {"missing", "unseen"}
                 }
             else:
-                together = comparable(window, basis.rows, spec.monitors.multivariate)
-                limits = yardstick.limits(window.events, budget_of(spec, together=together), monitor.min_examples)
+                limits = yardstick.limits(window.events, budget, monitor.min_examples)
         return [
             Reading(str(probe), _words(probe.statistic), value, limits[probe], bool(probe.attribute))
             for probe, value in measured.items()
@@ -110,20 +144,38 @@ def _words(statistic: str) -> str:
     return f"{statistic} share" if statistic in {"missing", "unseen"} else statistic
 
 
-def budget_of(spec: ModelSpec, *, together: bool = False) -> Budget:
-    """The spec's false alarms, in windows. A budget of less than one window in 20 is counted over as many windows.
+def _answered(window: WindowSummarised, answers: Answers | None) -> WindowSummarised | None:
+    """The part of a window that this version answered as the champion, as if it were all; None where there is none."""
+    for part in window.slices:
+        if answers is not None and (part.arm, part.version) == ("champion", answers.version):
+            return window.model_copy(update={"events": part.events, "columns": part.columns, "slices": ()})
+    return None
 
-    `together`: less the share of the test of all features together, where a window is tested so.
+
+def budget_of(spec: ModelSpec, basis: Basis = NO_BASIS, *, together: bool = False) -> Budget:
+    """The spec's false alarms, in windows, that are the single features'.
+
+    That is all but the shares of answers and labels, where the basis has them; and, `together`, but the share of the test
+    of all features together, where a window is tested so.
     """
+    rows = spec.monitors.multivariate
+    return part_of(spec, basis.share * (1 - rows.share if rows and together else 1.0))
+
+
+def part_of(spec: ModelSpec, share: float) -> Budget:
+    """A part of the spec's false alarms. A budget of less than one window in 20 is counted over as many windows."""
     alerts, days = spec.monitors.false_alarms
-    monitor, rows = spec.monitors.drift, spec.monitors.multivariate
+    monitor = spec.monitors.drift
     budget = Budget(alerts, days / spec.monitors.window_days, monitor.consecutive_windows if monitor else 1)
-    if rows is None or not together:
-        return budget
-    return budget._replace(alerts=budget.per_window * (1 - rows.share) * budget.windows)
+    return budget if share == 1 else budget._replace(alerts=budget.per_window * share * budget.windows)
 
 
-def chance_together(spec: ModelSpec) -> float:
+def chance_together(spec: ModelSpec, basis: Basis = NO_BASIS) -> float:
     """The chance of a false alarm on all features together that a window may have."""
     rows = spec.monitors.multivariate
-    return budget_of(spec).per_window * (rows.share if rows else 0.0)
+    return part_of(spec, basis.share * rows.share).per_window if rows else 0.0
+
+
+def chance_of_labels(spec: ModelSpec) -> float:
+    """The chance of a false alarm on its labels that a closed cohort may have."""
+    return part_of(spec, LABELS_SHARE).per_window

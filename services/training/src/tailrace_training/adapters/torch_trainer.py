@@ -1,7 +1,8 @@
 """One job with torch: train for the measurement, train for the version, export, verify.
 
 Phase 0 leaves the newest examples out and is measured on them; phase 1 learns all. The checkpoint holds the phase, the
-epoch, weights and optimizer state, and phase 0's metrics once they are known.
+epoch, weights and optimizer state, and phase 0's metrics and answers once they are known. The answers on examples that were
+not learned are what later answers are compared with, so the finished weights carry them too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from safetensors.torch import save_file
 
 from tailrace_training.adapters.onnx_export import ExportDiffers, to_onnx, verify
 from tailrace_training.adapters.torch_network import Labels, Matrix, Network, Training, scaling_of, target_of
-from tailrace_training.domain.jobs import CHECKPOINT, EXAMPLES, ONNX_FILE, WEIGHTS_FILE, Job, Said, Say
+from tailrace_training.domain.jobs import ANSWERS, CHECKPOINT, EXAMPLES, ONNX_FILE, WEIGHTS_FILE, Job, Said, Say
 from tailrace_training.domain.metrics import errors, scores
 
 _PROBES = 512
@@ -44,6 +45,7 @@ class _Run:
         self.labels = labels
         self.device = device_of(job.device)
         self.metrics: dict[str, float] = {}
+        self.answers = np.empty(0, np.float32)
         self.saved_at = time.monotonic()
 
     def through(self) -> None:
@@ -72,7 +74,8 @@ class _Run:
         return training
 
     def _measured(self, network: Network, kept: int) -> dict[str, float]:
-        answers, labels = network.answers(self.features[kept:]).astype(np.float64), self.labels[kept:]
+        self.answers = network.answers(self.features[kept:])
+        answers, labels = self.answers.astype(np.float64), self.labels[kept:]
         if self.job.label is None:
             found = scores(answers, labels.astype(np.bool_))
         else:
@@ -120,7 +123,8 @@ class _Run:
             "metrics": self.metrics,
         }
         partial = path.with_suffix(".partial")
-        save_file(training.tensors(), partial, metadata={"tailrace": json.dumps(about, sort_keys=True)})
+        tensors = {**training.tensors(), ANSWERS: torch.from_numpy(self.answers)}
+        save_file(tensors, partial, metadata={"tailrace": json.dumps(about, sort_keys=True)})
         partial.replace(path)
 
     def _restored(self) -> Training | None:
@@ -141,6 +145,7 @@ class _Run:
         training = self._fresh(phase, count)
         training.load(tensors, about["epoch"])
         self.metrics = about["metrics"]
+        self.answers = tensors[ANSWERS].cpu().numpy() if ANSWERS in tensors else self.answers
         return training
 
 

@@ -2,7 +2,8 @@
 
 A job is a folder: `job.json` (this module's `Job`), `examples.safetensors` (`features` float32 [n, columns],
 `labels` float32 [n], 1 for the positive class, or float64 [n] of a regression, oldest first), and, where a training was interrupted, `checkpoint.safetensors`. The trainer
-answers in lines of JSON (`Said`) and leaves `model.onnx` and `model.safetensors` in the folder.
+answers in lines of JSON (`Said`) and leaves `model.onnx` and `model.safetensors` in the folder. Among the latter's tensors
+are the answers on the held-out examples.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ EXAMPLES = "examples.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "model.safetensors"
+ANSWERS = "evaluation.answers"
+"""Probabilities, or a regression's numbers, float32 [held_out]: what was answered before those examples were learned."""
 
 
 class Job(BaseModel):

@@ -1,0 +1,211 @@
+"""Drift of what the truth is, and of what a version answers, beside the features."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from pytest import FixtureRequest  # noqa: PT013  # the type of the fixture below
+
+from tailrace_contracts.events import AlertRaised, Event, ExampleLabelled, Mute, Slice, decode
+from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
+from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
+from tailrace_monitoring.adapters.river_detectors import detector
+from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.state import Placed, Tools
+from tailrace_monitoring.domain.yardsticks import NO_BASIS, budget_of, chance_of_labels, chance_together, part_of
+from tailrace_monitoring.handlers import Watchers, observe_examples, observe_window
+from tailrace_monitoring.main import TOPICS_OUT
+from tailrace_monitoring.testing import (
+    MODEL,
+    FixedGazette,
+    FixedReferences,
+    MemoryWatches,
+    SilentMeter,
+    answered,
+    claim,
+    deployment,
+    knowledge,
+    labelled,
+    month_of,
+    tide_spec,
+    version,
+    window_of_answers,
+)
+from tailrace_runtime.database import Database
+from tailrace_runtime.testing import FixedClock
+from tailrace_statistics.columns import CategoricalFold, Moments, NumericalFold, merge
+from tailrace_statistics.labels import moments_of_rate
+
+LOG, WINDOWS = Log("labelled-examples", 0), Log("feature-statistics", 0)
+OURS = version(1, "champion", reference=claim("7"))
+LABELS = 400
+Store = tuple[Any, Database | None]
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: FixtureRequest) -> AsyncIterator[Store]:
+    """Each store."""
+    numbers = itertools.count()
+    tools = Tools(detector, merge, lambda: f"id-{next(numbers)}")
+    if request.param == "memory":
+        yield MemoryWatches(tools), None
+        return
+    opened = Database(request.getfixturevalue("database"), "tailrace_monitoring")
+    await opened.start()
+    yield PostgresWatches(opened, tools, TOPICS_OUT), opened
+    await opened.stop()
+
+
+class World:
+    """Handlers, references and what was published."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.database = store
+        self.references = FixedReferences()
+        self.references.known[claim("7").sha256] = {}
+        self.clock = FixedClock()
+        self.watchers = Watchers(FixedGazette({}), self.store, self.references, SilentMeter(), self.clock)
+        self.next = 0
+
+    async def learn(self, known: Knowledge, examples: list[ExampleLabelled]) -> None:
+        """Labelled examples, at the next offsets; by a new process."""
+        batch = [Placed(LOG, self.next + place, example) for place, example in enumerate(examples)]
+        self.next += len(batch)
+        await observe_examples(MODEL, batch, known, self.watchers)
+        if isinstance(self.store, PostgresWatches):
+            self.store._copies.clear()
+
+    async def moved(self) -> list[AlertRaised]:
+        """The alerts of drift of the data."""
+        found: list[Event] = list(self.store.published) if self.database is None else []
+        if self.database is not None:
+            rows = await self.database.pool.fetch("select value from outbox order by id")
+            found = [decode(row["value"]) for row in rows]
+        return [each for each in found if isinstance(each, AlertRaised) and each.kind == "feature-drift"]
+
+
+def labels(number: int, values: list[float], arm: str = "champion") -> list[ExampleLabelled]:
+    """A month's examples with these labels, all of which were foretold."""
+    found = []
+    for place, value in enumerate(values):
+        moment = month_of(number) + timedelta(days=1 + 25 * place / len(values))
+        at = number * 10_000 + place
+        output = answered("external", value) if arm == "external" else answered("champion", value, 1)
+        times = {"time": moment, "label_time": moment}
+        trigger = Trigger(topic="labels", partition=0, offset=at)
+        found.append(labelled(at, value, output, **times, prediction_id=f"q{at}", trigger=trigger))
+    return found
+
+
+def flooded(number: int, share: float, arm: str = "champion") -> list[ExampleLabelled]:
+    """A month in which this share of the labels is positive."""
+    return labels(number, [float(place < share * LABELS) for place in range(LABELS)], arm)
+
+
+async def test_labels_that_moved_from_the_training_sets_alert_once_with_their_records(store: Store) -> None:
+    """Floods would become three times as frequent and nobody hear of it as long as the model foretells them."""
+    world = World(store)
+    world.references.labels = moments_of_rate(400, 2_000)
+    known = knowledge(tide_spec(), deployment(1, 1), (OURS,))
+    for number, share in enumerate((0.2, 0.21, 0.6, 0.6, 0.6)):
+        await world.learn(known, flooded(number, share))
+    (alert,) = await world.moved()
+    assert (alert.subject, alert.since) == ("flood", month_of(2))
+    assert alert.value > alert.threshold > 3
+    assert alert.message.startswith("flood is 1 for 60.0% of 400 labels of ")
+    assert "and for 20.0% of the reference's" in alert.message
+    through = LogRange(topic="labelled-examples", partition=0, from_offset=800, through_offset=1199)
+    assert alert.derived_from == LogRanges.of(through)
+
+
+async def test_labels_after_a_reference_period_are_judged_by_its_cohorts(store: Store) -> None:
+    """A producer's own model, which has no training set here, would have no drift of its labels."""
+    world = World(store)
+    period = {"start": month_of(0), "end": month_of(2)}
+    drift = {"reference": period}
+    known = knowledge(tide_spec(learners={}, monitors={"window_days": 30, "allowed_lateness_days": 5, "drift": drift}))
+    for number, share in enumerate((0.2, 0.2, 0.2, 0.5, 0.2, 0.2)):
+        await world.learn(known, flooded(number, share, "external"))
+    (alert,) = await world.moved()
+    assert (alert.subject, alert.since) == ("flood", month_of(3))
+
+
+async def test_the_mean_of_a_regressions_labels_is_judged(store: Store) -> None:
+    """The water would rise by a deviation and nobody hear of it as long as the model foretells it."""
+    world = World(store)
+    world.references.labels = Moments(2_000, 50.0, 2_000 * 100.0)
+    litres = {"task": "regression", "label": {"name": "litres", "limits": {"min": 0, "max": 100}}}
+    known = knowledge(tide_spec(**litres), deployment(1, 1), (OURS,))
+    chance = np.random.default_rng(1)
+    for number, mean in enumerate((50, 50, 60, 60)):
+        await world.learn(known, labels(number, chance.normal(mean, 10, LABELS).round(2).tolist()))
+    (alert,) = await world.moved()
+    assert (alert.subject, alert.since) == ("litres", month_of(2))
+    assert "and 50 in the reference" in alert.message
+
+
+async def test_muted_labels_lead_to_nothing_and_few_are_not_judged(store: Store) -> None:
+    """A mute of the label would not hold, or a handful of labels would alarm by chance."""
+    world = World(store)
+    world.references.labels = moments_of_rate(400, 2_000)
+    mute = Mute(
+        mute_id="m",
+        subjects=("flood",),
+        owner="ada",
+        reason="spring tide",
+        muted_by="ada",
+        since=world.clock.now(),
+        until=world.clock.now() + timedelta(days=1),
+    )
+    known = knowledge(tide_spec(retraining={"after": ["feature-drift"]}), deployment(1, 1), (OURS,))
+    known = Knowledge(known.spec, 1, known.deployment, known.versions, mutes=(mute,))
+    await world.learn(known, labels(0, [1.0] * 100))
+    await world.learn(known, flooded(1, 0.6))
+    assert await world.moved() == []
+    await world.learn(known, flooded(2, 0.2))
+    (alert,) = await world.moved()
+    assert (alert.muted_by, alert.led_to) == ("ada", "")
+
+
+def answers(seed: int, count: int, tilt: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Probabilities and the classes that they mean, summarised and as rows; a tilt raises them."""
+    probability = 1 / (1 + np.exp(-np.random.default_rng(seed).normal(tilt, 1.5, count)))
+    prediction = [str(int(each > 0.5)) for each in probability]
+    numbers, words = NumericalFold(), CategoricalFold(("0", "1"))
+    numbers.fold(probability)
+    words.fold(prediction)
+    columns = {"prediction": words.summary(), "probability": numbers.summary()}
+    return columns, {"prediction": prediction, "probability": probability}
+
+
+async def test_answers_that_moved_from_those_on_held_out_examples_alert(store: Store) -> None:
+    """A version would say yes twice as often as when it was measured, and nobody hear of it before labels come."""
+    world = World(store)
+    level = NumericalFold()
+    level.fold(np.random.default_rng(9).normal(size=2_000))
+    world.references.known[claim("7").sha256] = {"level": level.summary()}
+    world.references.answers = answers(0, 500, -1.0)
+    known = knowledge(tide_spec(), deployment(1, 1), (OURS,))
+    for number, tilt in enumerate((-1.0, -1.0, 1.0)):
+        columns, _ = answers(number + 1, 600, tilt)
+        part = Slice(arm="champion", version=1, events=600, columns=columns)
+        other = Slice(arm="canary", version=2, events=600, columns=answers(number, 600, 3.0)[0])
+        window = window_of_answers(number, []).model_copy(update={"events": 1_200, "slices": (other, part)})
+        await observe_window((WINDOWS, number, window), known, world.watchers)
+    (alert,) = await world.moved()
+    assert alert.subject in {"prediction", "probability"}
+    assert "prediction (" in alert.message or alert.subject == "prediction"
+    assert (alert.since, alert.value > alert.threshold > 0) == (month_of(2), True)
+
+
+def test_the_parts_of_the_budget_make_the_whole() -> None:
+    """Labels, answers and features would have a budget each, and alarm more often than the spec expects."""
+    described = tide_spec(monitors={"window_days": 1})
+    basis = NO_BASIS._replace(labels=moments_of_rate(1, 2))
+    parts = budget_of(described, basis, together=True).per_window + chance_together(described, basis)
+    assert parts + chance_of_labels(described) == pytest.approx(part_of(described, 1.0).per_window)
