@@ -87,6 +87,17 @@ def test_different_unseen_words_are_counted() -> None:
     assert distinct_values(merge_all([summary, summary])) == distinct_values(summary)
 
 
+def test_a_long_column_in_batches_has_the_registers_of_the_whole() -> None:
+    """What is passed over because it cannot raise a register would be missing from the count."""
+    values = np.random.default_rng(5).normal(size=200_000)
+    whole, parts = distinct.empty(), distinct.empty()
+    distinct.fold(whole, distinct.hashed(values))
+    for part in np.array_split(values, 100):
+        distinct.fold(parts, distinct.hashed(part))
+    assert parts.min() > 0
+    assert np.array_equal(whole, parts)
+
+
 def test_zeros_of_either_sign_are_one_value() -> None:
     """A column of zeros would have two values."""
     assert round(distinct_values(summarised([0.0, -0.0]))) == 1

@@ -29,7 +29,11 @@ class Frequent:
 
     def fold(self, ordered: npt.NDArray[np.float64]) -> None:
         """Count a batch of values in ascending order."""
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        differ = ordered[1:] != ordered[:-1]
+        if len(ordered) > KEPT and differ.all():  # as below, without looking for what comes twice
+            self.error += 1
+            return
+        starts = np.flatnonzero(np.concatenate(([True], differ)))
         counts = np.diff(np.append(starts, len(ordered)))
         values = ordered[starts]
         if len(counts) > KEPT:
