@@ -90,10 +90,10 @@ def test_different_unseen_words_are_counted() -> None:
 def test_a_long_column_in_batches_has_the_registers_of_the_whole() -> None:
     """What is passed over because it cannot raise a register would be missing from the count."""
     values = np.random.default_rng(5).normal(size=200_000)
-    whole, parts = distinct.empty(), distinct.empty()
-    distinct.fold(whole, distinct.hashed(values))
+    whole, parts = empty(), empty()
+    fold(whole, hashed(values))
     for part in np.array_split(values, 100):
-        distinct.fold(parts, distinct.hashed(part))
+        fold(parts, hashed(part))
     assert parts.min() > 0
     assert np.array_equal(whole, parts)
 
