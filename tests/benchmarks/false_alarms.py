@@ -5,7 +5,7 @@
     uv run python -m tests.benchmarks.false_alarms evidently
 
 A run is 30 daily windows of 1,024 events, one after the other judged by monitoring as it judges them, with the spec's
-defaults: distance `auto`, `expected_false_alarms: 1 per 30 days`. Every 50 runs there is a new reference of 20,000 rows, and
+defaults: distance `auto`, `expected_false_alarms: 1 per 30 days`. Every 10 runs there is a new reference of 20,000 rows, and
 its thresholds are calibrated from them. Beside it, on some of the runs, on the same windows: what the default rules of two
 other systems call drifted (`drift_peers`); they have no notion of an alert, so a column that becomes drifted counts, and
 several in the same window count once, as with us.
@@ -31,17 +31,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tailrace_contracts.events import CategoricalSummary, ColumnSummary, WindowSpan, WindowSummarised
+from tailrace_contracts.events import CategoricalSummary, ColumnSummary, NumericalSummary, WindowSpan, WindowSummarised
 from tailrace_contracts.ranges import LogRanges
 from tailrace_contracts.spec import DriftMonitor, ModelSpec, parse_spec
 from tailrace_monitoring.domain.windows import DriftState
 from tailrace_monitoring.domain.yardsticks import Basis, Yardsticks
+from tailrace_statistics import sketches
 from tailrace_statistics.columns import NumericalFold
 from tests.benchmarks import drift_peers
 from tests.benchmarks.drift_peers import Column, Table
 
 DATA = Path(__file__).parents[2] / "libs/cli/src/tailrace_cli/data"
-REFERENCE, WINDOW, DAYS, RUNS_EACH = 20_000, 1_024, 30, 50
+REFERENCE, WINDOW, DAYS = 20_000, 1_024, 30
 CHANGE = 10
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 PEERS = {"Radicalbit": drift_peers.radicalbit, "Evidently": drift_peers.evidently}
@@ -122,18 +123,31 @@ STREAMS: dict[str, Callable[[], Draw]] = {
 
 
 def summaries(table: Table) -> dict[str, ColumnSummary]:
-    """As ingestion summarises the columns."""
+    """The columns of a window."""
     return {name: _summary(column) for name, column in table.items()}
 
 
 def _summary(column: Column) -> ColumnSummary:
+    """What of a column's summary drift reads: the counts, and the same sketch. The moments are of a reference only."""
     if column.dtype.kind == "f":
-        fold = NumericalFold()
-        fold.fold(column)
-        return fold.summary()
+        present = column[np.isfinite(column)]
+        sketch = sketches.empty()
+        sketches.fold(sketch, present)
+        count, missing = len(present), len(column) - len(present)
+        return NumericalSummary.model_construct(count=count, missing=missing, quantiles=sketches.to_text(sketch))
     names, counts = np.unique(column, return_counts=True)
     by_name = {str(name): int(count) for name, count in zip(names, counts, strict=True) if name >= 0}
-    return CategoricalSummary(count=sum(by_name.values()), missing=len(column) - sum(by_name.values()), counts=by_name)
+    count = sum(by_name.values())
+    return CategoricalSummary.model_construct(count=count, missing=len(column) - count, counts=by_name)
+
+
+def _whole_summary(column: Column) -> ColumnSummary:
+    """As ingestion summarises a column."""
+    if column.dtype.kind != "f":
+        return _summary(column)
+    fold = NumericalFold()
+    fold.fold(column)
+    return fold.summary()
 
 
 def basis(name: str, table: Table) -> Basis:
@@ -142,7 +156,7 @@ def basis(name: str, table: Table) -> Basis:
         key: column if column.dtype.kind == "f" else [None if value < 0 else str(value) for value in column]
         for key, column in table.items()
     }
-    return Basis(name, summaries(table), rows)  # type: ignore[arg-type]  # lists are invariant
+    return Basis(name, {key: _whole_summary(column) for key, column in table.items()}, rows)  # type: ignore[arg-type]  # lists are invariant
 
 
 def a_spec(table: Table) -> ModelSpec:
@@ -192,10 +206,10 @@ class Peer:
     """Another system's judgement of one run: an alert for columns that become drifted."""
 
     def __init__(self, rule: Callable[[Table, Table], Mapping[str, bool]], reference: Table) -> None:
-        self._rule, self._reference = rule, reference
+        self._rule, self._reference = rule, {name: np.sort(column) for name, column in reference.items()}
         self._before: set[str] = set()
 
-    def alerts(self, table: Table) -> bool:
+    def alerts(self, _day: int, table: Table) -> bool:
         """Whether a column has become drifted in this window."""
         now = {name for name, drifted in self._rule(self._reference, table).items() if drifted}
         fresh, self._before = now - self._before, now
@@ -205,36 +219,50 @@ class Peer:
 # ---------------------------------------------------------------- without drift
 
 
-def steady(name: str, runs: int, peer_runs: int) -> dict[str, object]:
+def steady(name: str, runs: int, references: int, peer_runs: int) -> dict[str, object]:
     """Alerts per run of 30 days on one stream that stands still."""
-    draw, random, started = STREAMS[name](), np.random.default_rng(abs(hash_of(name))), time.process_time()
-    ours: list[int] = []
+    draw, started = STREAMS[name](), time.process_time()
+    ours: list[float] = []
     theirs: dict[str, list[int]] = {peer: [] for peer in PEERS}
-    each_reference = []
-    for number in range(-(-runs // RUNS_EACH)):
+    for number in range(references):
+        random = np.random.default_rng([hash_of(name), number])
         reference = draw(random, REFERENCE)
         against, spec, yardsticks = basis(f"{name} {number}", reference), a_spec(reference), Yardsticks()
-        before = len(ours)
-        for run in range(min(RUNS_EACH, runs - before)):
+        alerts = 0
+        for run in range(max(runs, peer_runs) // references):
             judge, windows = Judge(against, spec, yardsticks), [draw(random, WINDOW) for _ in range(DAYS)]
-            ours.append(sum(judge.alerts(day, window) for day, window in enumerate(windows)))
-            if len(theirs["Evidently"]) < peer_runs and run < -(-peer_runs * RUNS_EACH // runs):
+            if run < runs // references:
+                alerts += sum(judge.alerts(day, window) for day, window in enumerate(windows))
+            if run < peer_runs // references:
                 for peer, rule in PEERS.items():
                     judged = Peer(rule, reference)
-                    theirs[peer].append(sum(judged.alerts(window) for window in windows))
-        each_reference.append(statistics.mean(ours[before:]))
-        print(name, len(ours), round(statistics.mean(ours), 3), file=sys.stderr, flush=True)
+                    theirs[peer].append(sum(judged.alerts(day, window) for day, window in enumerate(windows)))
+        ours.append(alerts / max(runs // references, 1))
+        if number % 10 == 9:
+            print(name, number + 1, round(statistics.mean(ours), 3), file=sys.stderr, flush=True)
     return {
         "stream": name,
-        "runs": len(ours),
+        "runs": runs // references * references,
+        "references": references,
         "alerts per 30 days": round(statistics.mean(ours), 3),
-        "by reference": [round(min(each_reference), 2), round(max(each_reference), 2)],
-        "standard error": round(statistics.pstdev(each_reference) / max(len(each_reference) - 1, 1) ** 0.5, 3),
-        **{peer: round(statistics.mean(found), 2) for peer, found in theirs.items() if found},
+        "interval": interval(ours),
+        "by reference, 5 % and 95 %": [round(float(each), 2) for each in np.quantile(ours, (0.05, 0.95))],
+        **{
+            peer: [round(statistics.mean(found), 2), interval([float(each) for each in found])]
+            for peer, found in theirs.items()
+            if found
+        },
         "peer runs": len(theirs["Evidently"]),
         "cpu seconds": round(time.process_time() - started),
-        "load": os.getloadavg()[0],
+        "load": round(os.getloadavg()[0], 1),
     }
+
+
+def interval(by_reference: list[float]) -> list[float]:
+    """Of the mean, at 95 %, by the bootstrap of whole references: runs on one reference share its luck."""
+    random = np.random.default_rng(1)
+    means = random.choice(by_reference, size=(10_000, len(by_reference))).mean(axis=1)
+    return [round(float(each), 3) for each in np.quantile(means, (0.025, 0.975))]
 
 
 def hash_of(name: str) -> int:
@@ -280,38 +308,40 @@ MOVES = {
 
 
 def moving(runs: int) -> Iterator[dict[str, object]]:
-    """How many windows after a change on the eleventh day the first new alert comes, within the twenty that are left."""
-    for name, move in MOVES.items():
-        draw, random = STREAMS[move.stream](), np.random.default_rng(hash_of(name))
+    """How many windows after a change on the eleventh day the first new alert comes, within the twenty that are left.
+
+    What is new depends on the window before only, so the judgement begins on the eve of the change.
+    """
+    for place, (name, move) in enumerate(MOVES.items()):
+        draw = STREAMS[move.stream]()
         delays: dict[str, list[int | None]] = {who: [] for who in ("Tailrace", *PEERS)}
         for number in range(runs):
+            random = np.random.default_rng([place, number])
             if number % 10 == 0:
                 reference = draw(random, REFERENCE)
                 against, spec, yardsticks = basis(f"{name} {number}", reference), a_spec(reference), Yardsticks()
             judge = Judge(against, spec, yardsticks)
-            peers = {peer: Peer(rule, reference) for peer, rule in PEERS.items()}
-            windows = [draw(random, WINDOW) for _ in range(DAYS)]
-            windows = [
-                move.change(each, day - CHANGE + 1, random) if day >= CHANGE else each
-                for day, each in enumerate(windows)
-            ]
-            found = {"Tailrace": [day for day, each in enumerate(windows) if judge.alerts(day, each)]}
-            found |= {
-                peer: [day for day, each in enumerate(windows) if judged.alerts(each)] for peer, judged in peers.items()
-            }
-            for who, days in found.items():
-                delays[who].append(next((day - CHANGE for day in days if day >= CHANGE), None))
+            waiting: dict[str, Callable[[int, Table], bool]] = {"Tailrace": judge.alerts}
+            waiting |= {peer: Peer(rule, reference).alerts for peer, rule in PEERS.items()}
+            for day in range(CHANGE - 1, DAYS):
+                window = draw(random, WINDOW)
+                moved = move.change(window, day - CHANGE + 1, random) if day >= CHANGE else window
+                found = [who for who, alerts in waiting.items() if alerts(day, moved) and day >= CHANGE]
+                for who in found:
+                    delays[who].append(day - CHANGE + 1)
+                    del waiting[who]
+            for who in waiting:
+                delays[who].append(None)
         yield {"change": name, **{who: _delay(each) for who, each in delays.items()}}
 
 
 def _delay(delays: list[int | None]) -> str:
-    found = sorted(each for each in delays if each is not None)
-    middle = (
-        str(statistics.median([DAYS if each is None else each for each in delays]))
-        if 2 * len(found) > len(delays)
-        else "-"
-    )
-    return f"median {middle}, found {len(found)}/{len(delays)}"
+    """In windows: 1 is the first window after the change."""
+    ordered = sorted(DAYS if each is None else each for each in delays)
+    missed = delays.count(None)
+    middle, late = (ordered[int(part * len(ordered))] for part in (0.5, 0.9))
+    words = ["-" if each == DAYS else str(each) for each in (middle, late)]
+    return f"median {words[0]}, nine of ten within {words[1]}, missed {missed} of {len(delays)}"
 
 
 # ---------------------------------------------------------------- Evidently itself
@@ -363,11 +393,12 @@ def main() -> None:
     parser.add_argument("what", choices=("steady", "moving", "evidently"))
     parser.add_argument("streams", nargs="*", metavar="STREAM", help=f"of {', '.join(STREAMS)}; default: all")
     parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--peer-runs", type=int, default=40)
+    parser.add_argument("--references", type=int, default=100)
+    parser.add_argument("--peer-runs", type=int, default=100)
     asked = parser.parse_args()
     if asked.what == "steady":
         for name in asked.streams or STREAMS:
-            print(json.dumps(steady(name, asked.runs, asked.peer_runs)), flush=True)
+            print(json.dumps(steady(name, asked.runs, asked.references, asked.peer_runs)), flush=True)
     elif asked.what == "moving":
         for line in moving(asked.runs):
             print(json.dumps(line), flush=True)

@@ -9,7 +9,7 @@ the columns move together. So the null distribution of all statistics jointly is
    lies from its reference by the sampling error of both: drawing the windows only (the plain bootstrap) leaves out the
    reference's, by a factor of sqrt(1 + window/reference) in the distance. Drawing is by Poisson weights, whose counts
    are those of the multinomial bootstrap up to the total (Efron and Tibshirani 1993; Chamandy et al. 2012, "Estimating
-   uncertainty for massive data streams"), so counts in all cells come from one matrix product.
+   uncertainty for massive data streams"); small windows are drawn row by row.
 2. **Add the sketch's error.** Windows come as KLL sketches. Its rank error does not depend on the values, only on their
    number: it is drawn from sketches of ranks, of the same size.
 3. **Standardise.** Each statistic is turned into a score that is about normal, by the cube-root transformation of Wilson
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -55,11 +55,12 @@ MOST_PER_WINDOW = 0.05
 would else allow one in each."""
 
 ROWS = 4_000
-"""Windows are drawn from at most so many of the reference's rows."""
+"""Large windows are drawn from at most so many of the reference's rows."""
 
 DRAWN_ONE_BY_ONE = 4_096
-"""Windows of at most so many events are drawn from all rows, larger ones, by weights, from `ROWS` of them: few rows have too
-little of a long tail, which decides how far the means of small windows scatter."""
+"""Windows of at most so many events, and stand-ins for their reference, are drawn from all rows; larger ones and theirs from
+`ROWS` of them. Few rows have too little of a long tail, which decides how far the means of small windows scatter. Both must
+come from the same rows: else the luck of the fewer rows counts as distance."""
 
 CELLS = 12_000_000
 """At most so many numbers in the matrix of rows and cells; with many columns fewer rows are drawn from."""
@@ -252,20 +253,45 @@ class Yardstick:
 
     def simulate(self, events: int, random: np.random.Generator, blocks: Sequence[Block]) -> Matrix:
         """Every statistic of windows without drift: of shape (references, windows, tests)."""
-        matrix, codes = self._matrix(), self._codes()
+        drawn = self._drawn_one_by_one(random) if events <= DRAWN_ONE_BY_ONE else self._drawn_by_weight(random)
         found = np.empty((REFERENCES, STEPS, sum(len(block.tests) for block in blocks)))
         for start in range(0, REFERENCES, _BATCH):
             count = min(_BATCH, REFERENCES - start)
-            if events <= DRAWN_ONE_BY_ONE:
-                windows = _counted(random, codes, events, count * STEPS, self._width).reshape(count, STEPS, -1)
-            else:
-                windows = (_draw(random, len(matrix), events, count * STEPS) @ matrix).reshape(count, STEPS, -1)
+            windows = drawn(events, count * STEPS).reshape(count, STEPS, -1)
             sizes = {block.drawn for block in blocks}
-            stand_ins = {size: (_draw(random, len(matrix), size, count) @ matrix)[:, None, :] for size in sorted(sizes)}
+            stand_ins = {size: drawn(size, count)[:, None, :] for size in sorted(sizes)}
             each = (test for block in blocks for test in _statistics(block, stand_ins[block.drawn], windows, random))
             for place, statistic in enumerate(each):
                 found[start : start + count, :, place] = statistic
         return found
+
+    def _drawn_one_by_one(self, random: np.random.Generator) -> Callable[[int, int], Floats]:
+        """The counts in all cells of so many samples of so many of all rows."""
+        codes = self._codes()
+        flat, width = codes.ravel(), self._width + 1
+
+        def counts(size: int, count: int) -> Floats:
+            found = np.empty((count, width))
+            for number in range(count):
+                if size <= DRAWN_ONE_BY_ONE:
+                    rows = random.integers(0, len(codes), size)
+                    found[number] = np.bincount(codes.take(rows, axis=0).ravel(), minlength=width)
+                else:
+                    weights = np.repeat(_times(random, len(codes), size), codes.shape[1])
+                    found[number] = np.bincount(flat, weights, minlength=width)
+            return found[:, :-1]
+
+        return counts
+
+    def _drawn_by_weight(self, random: np.random.Generator) -> Callable[[int, int], Floats]:
+        """The counts in all cells of so many samples of so many rows, drawn from `ROWS` of them by a matrix product."""
+        matrix = self._matrix()
+
+        def counts(size: int, count: int) -> Floats:
+            weights = random.poisson(size / len(matrix), size=(count, len(matrix))).astype(np.float32)
+            return np.asarray(weights @ matrix)
+
+        return counts
 
     def _codes(self) -> npt.NDArray[np.int64]:
         """For every row, where it counts in each block; beyond all places where it does not belong to the group."""
@@ -357,9 +383,11 @@ def _taken(values: Values, kept: npt.NDArray[np.int64]) -> Values:
     return values[kept] if isinstance(values, np.ndarray) else [values[index] for index in kept]
 
 
-def _draw(random: np.random.Generator, rows: int, size: int, count: int) -> npt.NDArray[np.float32]:
-    """How often each row comes in `count` samples of about `size` rows."""
-    return random.poisson(size / rows, size=(count, rows)).astype(np.float32)
+def _times(random: np.random.Generator, rows: int, size: int) -> npt.NDArray[np.int64]:
+    """How often each of the rows comes in a sample of so many; of about so many where that is much cheaper."""
+    if size <= 4 * rows:
+        return np.bincount(random.integers(0, rows, size), minlength=rows)
+    return random.poisson(size / rows, rows)
 
 
 def _measured(cells: Cells, statistic: Statistic, window: ColumnSummary) -> float:
@@ -385,15 +413,6 @@ def _statistics(block: Block, reference: Floats, window: Floats, random: np.rand
             yield cells.between(test.statistic, blurred, _sketched(other, random))
         else:
             yield cells.between(test.statistic, one, other)
-
-
-def _counted(random: np.random.Generator, codes: npt.NDArray[np.int64], size: int, count: int, width: int) -> Floats:
-    """The counts of `count` samples of exactly `size` rows, drawn one by one out of all."""
-    found = np.empty((count, width + 1))
-    for number in range(count):
-        drawn = codes[random.integers(0, len(codes), size)]
-        found[number] = np.bincount(drawn.ravel(), minlength=width + 1)
-    return found[:, :width]
 
 
 def _share(part: Floats, whole: Floats) -> Matrix:

@@ -36,10 +36,12 @@ LARGE_REFERENCE = 1_000
 FEW_VALUES = 5
 """A numerical column with at most so many different values is judged like a categorical one."""
 
+TAIL = 0.005
+"""Wasserstein's distance cuts values one standard deviation beyond the reference's quantiles of this rank and of 1 less it."""
+
 _ENDS = [2.0**-power for power in range(13, 6, -1)]
 _RANKS = [0.0, *_ENDS, *(step / 100 for step in range(1, 100)), *(1 - end for end in reversed(_ENDS)), 1.0]
 _DECILES = [step / 10 for step in range(1, 10)]
-_MIDDLES = [(step + 0.5) / 200 for step in range(200)]
 _PRIOR = 0.5
 _LEAST_DEVIATION = 0.001
 
@@ -72,6 +74,7 @@ class Cells:
     names: tuple[str, ...] = ()
     points: Counts = field(default_factory=lambda: np.zeros(0))
     bins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    cuts: tuple[float, float] = (0.0, 0.0)
     exact: Counts | None = None
 
     @classmethod
@@ -88,8 +91,11 @@ class Cells:
         below = np.nextafter(points.astype(np.float32), np.float32(-np.inf))  # where values repeat, what is less is not
         if len(edges) < len(_DECILES):
             edges = np.insert(edges, 0, below[0])
-        points = np.union1d(points, below[times > 1])
-        return cls(reference, points=points, bins=np.insert(np.unique(np.searchsorted(points, edges)) + 1, 0, 0))
+        low, high = sketch.get_quantiles([TAIL, 1 - TAIL], inclusive=True)
+        cuts = _cuts(low, high, _deviation(reference))
+        points = np.union1d(points, np.concatenate((below[times > 1], cuts)))
+        bins = np.insert(np.unique(np.searchsorted(points, edges)) + 1, 0, 0)
+        return cls(reference, points=points, bins=bins, cuts=cuts)
 
     @functools.cached_property
     def own(self) -> Counts:
@@ -138,11 +144,7 @@ class Cells:
 
     def distance(self, kind: DistanceKind, window: ColumnSummary) -> float:
         """The distance of a window's column from the reference's own. Raises TypeError where they do not fit."""
-        counts = self.counts(window)
-        found = float(self.between(kind, self.own, counts))
-        if kind == "wasserstein" and isinstance(window, NumericalSummary) and counts.sum() and len(self.points):
-            found += self._beyond(window) / self._deviation
-        return found
+        return float(self.between(kind, self.own, self.counts(window)))
 
     def between(self, kind: DistanceKind, reference: Counts, window: Counts) -> Counts:
         """The distances of windows from references, given by their counts. Raises TypeError for an unfit kind."""
@@ -215,28 +217,21 @@ class Cells:
         return np.asarray(np.abs(r - w).sum(axis=-1) / 2)
 
     def wasserstein(self, reference: Counts, window: Counts) -> Counts:
-        """The first Wasserstein distance over the reference's standard deviation, as Evidently normalises it.
+        """The first Wasserstein distance of cut values, over the reference's standard deviation, as Evidently normalises it.
 
-        It is the area between the two distribution functions (Vallender 1974), summed by trapezia over the cells; what
-        of a window's column lies outside the reference's range adds its mean excess in `distance`. A standard deviation
-        below 0.001 counts as that. Sketched, it is off by e times both columns' ranges and half the sum of each cell's
-        width times its two shares at most, over the standard deviation.
+        It is the area between the two distribution functions (Vallender 1974), summed by trapezia over the cells, between
+        the `cuts`: values beyond them count as if they lay there. Without cuts, one value far out moves the distance by as
+        much as it likes, and no sample of the reference says how often such a one comes. The cuts lie a standard deviation
+        beyond the quantiles, so that a constant that moves is far, too. A standard deviation below 0.001 counts as that.
+        Sketched, it is off by 2e times the cuts' distance and half the sum of each cell's width times its two shares at
+        most, over the standard deviation.
         """
-        if len(self.points) < 2:
+        if not len(self.points):
             return np.zeros(np.broadcast_shapes(reference.shape, window.shape)[:-1])
-        apart = np.abs(np.cumsum(_shares(reference) - _shares(window), axis=-1))[..., :-1]
-        return np.asarray((apart[..., 1:] + apart[..., :-1]) @ np.diff(self.points) / (2 * self._deviation))
-
-    @property
-    def _deviation(self) -> float:
-        deviation = standard_deviation(self.reference) if isinstance(self.reference, NumericalSummary) else 0.0
-        return max(deviation, _LEAST_DEVIATION)
-
-    def _beyond(self, window: NumericalSummary) -> float:
-        """By how much a column's values lie outside the reference's range, on average over all of them."""
-        values = np.asarray(sketches.from_text(window.quantiles).get_quantiles(_MIDDLES, inclusive=True))
-        low, high = float(self.points[0]), float(self.points[-1])
-        return float(np.mean(np.maximum(values - high, 0.0) + np.maximum(low - values, 0.0)))
+        low, high = np.searchsorted(self.points, self.cuts)
+        apart = np.abs(np.cumsum(_shares(reference) - _shares(window), axis=-1))[..., low : high + 1]
+        widths = np.diff(self.points[low : high + 1])
+        return np.asarray((apart[..., 1:] + apart[..., :-1]) @ widths / (2 * _deviation(self.reference)))
 
     def _binned(self, counts: Counts) -> Counts:
         if len(self.bins) == counts.shape[-1]:
@@ -266,6 +261,21 @@ def chosen(kind: Literal["auto"] | DistanceKind, reference: ColumnSummary) -> Di
     if kind == "auto" or (kind == "wasserstein" and isinstance(reference, CategoricalSummary)):
         return automatic(reference)
     return kind
+
+
+def _deviation(reference: ColumnSummary) -> float:
+    deviation = standard_deviation(reference) if isinstance(reference, NumericalSummary) else 0.0
+    return max(deviation, _LEAST_DEVIATION)
+
+
+def _cuts(low: float, high: float, deviation: float) -> tuple[float, float]:
+    """A deviation beyond the two quantiles, and a step of the sketches' 32-bit numbers at least."""
+    below, above = (
+        float(np.nextafter(np.float32(edge), np.float32(way))) for edge, way in ((low, -np.inf), (high, np.inf))
+    )
+    furthest = float(np.finfo(np.float32).max)
+    low, high = max(min(low - deviation, below), -furthest), min(max(high + deviation, above), furthest)
+    return float(np.float32(low)), float(np.float32(high))
 
 
 def _few_values(summary: NumericalSummary) -> bool:
