@@ -136,7 +136,7 @@ class ConsumerRole:
     fuller batches. A role that must answer within milliseconds sets `min_fetch_bytes` to 1.
     At most `max_fetch_bytes` of each partition are read ahead.
     With `overlap`, the next batch is handled while the broker acknowledges what came of the one before: for handlers
-    whose effects are what they return. Publications keep their order, one at a time, and all of them are acknowledged
+    whose effects are what they return. Publications of one log keep their order, one at a time, and all of them are acknowledged
     before a tick, a commit of their offsets, or the end.
     `commit_seconds` bounds how long a finished offset may wait for its commit (0: after every batch).
     `revoke_seconds` is how long a batch in hand may go on when its partition is taken away; then it is cancelled.

@@ -7,7 +7,7 @@
 - anything else: the partition stops (`PartitionStopped`).
 
 A delivery that fails is repeated without calling the handler a second time. Where the role lets them overlap, the
-delivery of one batch goes on while the next is handled; there is never more than one on its way.
+delivery of one batch goes on while the next is handled; there is never more than one of each log on its way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 import structlog
 
@@ -113,7 +112,7 @@ class Handling:
         self._finish = finish
         self._retries = retries
         self._rate = DeadLetterRate(role.dead_letter_limit)
-        self._delivery: asyncio.Task[None] | None = None
+        self._deliveries: dict[Log, asyncio.Task[None]] = {}
 
     async def batch(self, records: Sequence[Record]) -> None:
         """Handle records of one topic partition, to their end.
@@ -169,12 +168,13 @@ class Handling:
     async def _finished(self, records: Sequence[Record], outcome: Outcome, attempts: int) -> None:
         """Publish what came of the records; then, and only then, their offsets are finished."""
         self._check_rate(records, outcome)
-        await self.settle()
+        log_ = records[-1].log
+        await self._settle({log_} | {other for other, task in self._deliveries.items() if task.done()})
         delivery = self._deliver(records, outcome, attempts)
         if not self._role.overlap:
             await delivery
             return
-        self._delivery = asyncio.create_task(delivery)
+        self._deliveries[log_] = asyncio.create_task(delivery)
         for _ in range(_TURNS_TO_THE_SOCKET):
             await asyncio.sleep(0)
 
@@ -192,9 +192,13 @@ class Handling:
         self._meter.handled(records, "done", less=len(outcome.parked))
 
     async def settle(self) -> None:
-        """Wait for the delivery that is on its way, if there is one. Raises as `batch` does."""
-        if self._delivery is not None:
-            delivery, self._delivery = self._delivery, None
+        """Wait for the deliveries that are on their way. Raises as `batch` does."""
+        await self._settle(set(self._deliveries))
+
+    async def _settle(self, logs: set[Log]) -> None:
+        """Wait for the deliveries of these logs."""
+        for log_ in logs & self._deliveries.keys():
+            delivery = self._deliveries.pop(log_)
             try:
                 await delivery
             except asyncio.CancelledError:
@@ -202,14 +206,16 @@ class Handling:
                 raise
 
     async def settle_last(self, seconds: float) -> None:
-        """Give the delivery that is on its way so long; what is not acknowledged then is handled again by the next."""
-        if self._delivery is not None:
-            delivery, self._delivery = self._delivery, None
-            done, _ = await asyncio.wait((delivery,), timeout=seconds)
-            if not done:
-                delivery.cancel()
-            with suppress(GaveWayError, asyncio.CancelledError):
-                await delivery
+        """Give the deliveries that are on their way so long; what is not acknowledged is handled again by the next."""
+        deliveries, self._deliveries = list(self._deliveries.values()), {}
+        if not deliveries:
+            return
+        _, late = await asyncio.wait(deliveries, timeout=seconds)
+        for delivery in late:
+            delivery.cancel()
+        for result in await asyncio.gather(*deliveries, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, GaveWayError | asyncio.CancelledError):
+                raise result
 
     def _check_rate(self, records: Sequence[Record], outcome: Outcome) -> None:
         try:

@@ -36,7 +36,8 @@ from tailrace_runtime.waiting import until_available
 log = structlog.get_logger(__name__)
 
 FEW_RECORDS = 16
-MAX_BATCH_BYTES = 256 * 1024
+MAX_BATCH_BYTES = 768 * 1024
+"""A topic takes batches of a mebibyte. One after the other is acknowledged, so few large ones are quicker than many."""
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _RECORD_OVERHEAD_BYTES = 512
 _RUN_OVERHEAD_BYTES = 64 * 1024
