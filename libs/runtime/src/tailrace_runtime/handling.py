@@ -230,8 +230,10 @@ class Handling:
         return dead_letter(parked, service=self._service, role=self._role.name, attempts=attempts, now=now)
 
     async def _publish(self, records: Sequence[Outgoing], runs: Sequence[Run] = ()) -> None:
+        if not records and not runs:
+            return
         retries = self._retries("publication")
-        while records or runs:
+        while True:
             retries.attempts += 1
             try:
                 await self._producer.send_all(records, runs)
