@@ -253,8 +253,8 @@ def partition_of(record: Outgoing, partitions: Sequence[int], turn: int = 0) -> 
 def murmur2(key: bytes) -> int:
     """Kafka's hash of a key, as every client computes it, three times as fast as aiokafka does.
 
-    >>> murmur2(b"prediction-1") == aiokafka_murmur2(b"prediction-1")
-    True
+    >>> murmur2(b"prediction-1")
+    433077332
     """
     length = len(key)
     found = 0x9747B28C ^ length
