@@ -223,3 +223,17 @@ def test_damaged_quantiles_are_refused_in_one_sentence(text: str) -> None:
     """A damaged summary would end in a crash of the sketch library."""
     with pytest.raises(SketchInvalid, match="not a KLL sketch"):
         NumericalFold.from_summary(NumericalSummary(count=1, quantiles=text))
+
+
+def test_a_fold_for_drift_only_leaves_nothing_out_that_a_distance_needs() -> None:
+    """Groups' references, which are folded so, would be something else than the same rows in a window."""
+    values = np.append(np.random.default_rng(4).normal(size=5_000), [np.nan, 9.0])
+    whole, lean = NumericalFold(Limits(min=-1, max=1)), NumericalFold(Limits(min=-1, max=1), counting=False)
+    whole.fold(values)
+    lean.fold(values)
+    one, other = whole.summary(), lean.summary()
+    assert (other.distinct, other.frequent) == ("", ())
+    named = ("count", "missing", "out_of_limits", "minimum", "maximum")
+    assert [getattr(one, name) for name in named] == [getattr(other, name) for name in named]
+    assert (other.mean, other.m2) == pytest.approx((one.mean, one.m2))
+    assert quantile(other, [0.1, 0.5, 0.9]) == pytest.approx(quantile(one, [0.1, 0.5, 0.9]), abs=0.15)

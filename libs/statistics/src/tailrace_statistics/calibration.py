@@ -350,7 +350,7 @@ def _groups(rows: Mapping[str, Values], attributes: Sequence[str]) -> Iterator[t
 def _summary(whole: ColumnSummary, values: Values) -> ColumnSummary:
     """The summary of a part of a column's rows."""
     if isinstance(whole, NumericalSummary):
-        numbers = NumericalFold()
+        numbers = NumericalFold(counting=False)
         numbers.fold(np.asarray(values, dtype=np.float64))
         return numbers.summary()
     words = CategoricalFold(whole.counts)

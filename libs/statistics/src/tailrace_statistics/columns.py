@@ -35,10 +35,15 @@ Numbers = npt.NDArray[np.float64] | Sequence[float | None]
 
 
 class NumericalFold:
-    """Folds a numerical column."""
+    """Folds a numerical column.
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    `counting=False` leaves out distinct and frequent values, which no distance needs: then nothing has to be sorted, and a
+    column folds twice as fast.
+    """
+
+    def __init__(self, limits: Limits | None = None, *, counting: bool = True) -> None:
         self._limits = limits or _NO_LIMITS
+        self._counting = counting
         self._missing = 0
         self._out_of_limits = 0
         self._moments = Moments()
@@ -69,16 +74,19 @@ class NumericalFold:
         self._missing += len(column) - len(present)
         if not len(present):
             return
-        present = np.sort(present)
-        least, most = float(present[0]), float(present[-1])
+        if self._counting:
+            present = np.sort(present)
+        ends = (present[0], present[-1]) if self._counting else (present.min(), present.max())
+        least, most = float(ends[0]), float(ends[1])
         self._minimum = _least(self._minimum, least)
         self._maximum = _most(self._maximum, most)
         self._out_of_limits += self._outside(present, least, most)
         cut = present if least >= -LARGEST and most <= LARGEST else present.clip(-LARGEST, LARGEST)
         self._moments = self._moments + Moments.of(cut)
         sketches.fold(self._sketch, present)
-        distinct.fold(self._distinct, distinct.hashed(present))
-        self._frequent.fold(present)
+        if self._counting:
+            distinct.fold(self._distinct, distinct.hashed(present))
+            self._frequent.fold(present)
 
     def merge(self, part: ColumnSummary) -> None:
         """Add the summary of another part of the column. Raises TypeError, or SketchInvalid for damaged quantiles."""
