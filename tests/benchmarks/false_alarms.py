@@ -159,7 +159,7 @@ def basis(name: str, table: Table) -> Basis:
     return Basis(name, {key: _whole_summary(column) for key, column in table.items()}, rows)  # type: ignore[arg-type]  # lists are invariant
 
 
-def a_spec(table: Table) -> ModelSpec:
+def a_spec(table: Table, consecutive: int = 1) -> ModelSpec:
     """A spec for these columns, all else by default."""
     features = [
         {"name": name, "type": "numerical"}
@@ -173,7 +173,7 @@ def a_spec(table: Table) -> ModelSpec:
             "owner": "o",
             "features": features,
             "label": {"name": "label"},
-            "monitors": {"multivariate": None},
+            "monitors": {"multivariate": None, "drift": {"consecutive_windows": consecutive}},
         }
     )
 
@@ -219,42 +219,53 @@ class Peer:
 # ---------------------------------------------------------------- without drift
 
 
-def steady(name: str, runs: int, references: int, peer_runs: int) -> dict[str, object]:
-    """Alerts per run of 30 days on one stream that stands still."""
+class Size(NamedTuple):
+    """How much is simulated, and of what size: runs on all references, rows of a reference, events of a window."""
+
+    runs: int = 1_000
+    peer_runs: int = 100
+    references: int = 100
+    rows: int = REFERENCE
+    events: int = WINDOW
+    consecutive: int = 1
+
+
+def steady(name: str, size: Size) -> dict[str, object]:
+    """Alerts per run of 30 days on one stream that stands still. Without runs of ours, the peers' are on the same windows."""
     draw, started = STREAMS[name](), time.process_time()
     ours: list[float] = []
-    theirs: dict[str, list[int]] = {peer: [] for peer in PEERS}
-    for number in range(references):
+    theirs: dict[str, list[float]] = {peer: [] for peer in PEERS}
+    each, peers_each = size.runs // size.references, size.peer_runs // size.references
+    for number in range(size.references):
         random = np.random.default_rng([hash_of(name), number])
-        reference = draw(random, REFERENCE)
-        against, spec, yardsticks = basis(f"{name} {number}", reference), a_spec(reference), Yardsticks()
-        alerts = 0
-        for run in range(max(runs, peer_runs) // references):
-            judge, windows = Judge(against, spec, yardsticks), [draw(random, WINDOW) for _ in range(DAYS)]
-            if run < runs // references:
+        reference = draw(random, size.rows)
+        against, spec = basis(f"{name} {number}", reference), a_spec(reference, size.consecutive)
+        yardsticks, alerts = Yardsticks(), 0
+        for run in range(max(each, peers_each)):
+            judge, windows = Judge(against, spec, yardsticks), [draw(random, size.events) for _ in range(DAYS)]
+            if run < each:
                 alerts += sum(judge.alerts(day, window) for day, window in enumerate(windows))
-            if run < peer_runs // references:
-                for peer, rule in PEERS.items():
-                    judged = Peer(rule, reference)
-                    theirs[peer].append(sum(judged.alerts(day, window) for day, window in enumerate(windows)))
-        ours.append(alerts / max(runs // references, 1))
+            for peer, rule in PEERS.items() if run < peers_each else ():
+                judged = Peer(rule, reference)
+                theirs[peer].append(sum(judged.alerts(day, window) for day, window in enumerate(windows)))
+        ours += [alerts / each] if each else []
         if number % 10 == 9:
-            print(name, number + 1, round(statistics.mean(ours), 3), file=sys.stderr, flush=True)
+            print(name, number + 1, *(round(statistics.mean(ours), 3) for _ in ours[:1]), file=sys.stderr, flush=True)
     return {
         "stream": name,
-        "runs": runs // references * references,
-        "references": references,
-        "alerts per 30 days": round(statistics.mean(ours), 3),
-        "interval": interval(ours),
-        "by reference, 5 % and 95 %": [round(float(each), 2) for each in np.quantile(ours, (0.05, 0.95))],
-        **{
-            peer: [round(statistics.mean(found), 2), interval([float(each) for each in found])]
-            for peer, found in theirs.items()
-            if found
-        },
-        "peer runs": len(theirs["Evidently"]),
+        **size._asdict(),
+        **{who: _described(found) for who, found in (("Tailrace", ours), *theirs.items()) if found},
         "cpu seconds": round(time.process_time() - started),
         "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _described(alerts: list[float]) -> dict[str, object]:
+    low, high = (float(each) for each in np.quantile(alerts, (0.05, 0.95)))
+    return {
+        "alerts per 30 days": round(statistics.mean(alerts), 3),
+        "interval": interval(alerts),
+        "nine of ten references": [round(low, 2), round(high, 2)],
     }
 
 
@@ -304,6 +315,8 @@ MOVES = {
     "mean of one column, +0.02 sd a day": Move(
         "independent", lambda table, day, __: table | {"x0": table["x0"] + 0.02 * day}
     ),
+    "mean of one column +0.08 sd": Move("independent", _shifted(0.08)),
+    "deviation of one column x 1.08": Move("independent", lambda table, _, __: table | {"x0": table["x0"] * 1.08}),
 }
 
 
@@ -392,13 +405,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("what", choices=("steady", "moving", "evidently"))
     parser.add_argument("streams", nargs="*", metavar="STREAM", help=f"of {', '.join(STREAMS)}; default: all")
-    parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--references", type=int, default=100)
-    parser.add_argument("--peer-runs", type=int, default=100)
+    for option, default in Size._field_defaults.items():
+        parser.add_argument(f"--{option.replace('_', '-')}", type=int, default=default)
     asked = parser.parse_args()
     if asked.what == "steady":
+        size = Size(*(getattr(asked, option) for option in Size._fields))
         for name in asked.streams or STREAMS:
-            print(json.dumps(steady(name, asked.runs, asked.references, asked.peer_runs)), flush=True)
+            print(json.dumps(steady(name, size)), flush=True)
     elif asked.what == "moving":
         for line in moving(asked.runs):
             print(json.dumps(line), flush=True)
