@@ -36,6 +36,7 @@ from tailrace_runtime.records import SOURCE
 from tailrace_runtime.settings import ServiceSettings
 
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
+_SECONDS_BETWEEN_COLLECTIONS = 30.0
 log = structlog.get_logger(__name__)
 
 EXIT_FAILED = 1
@@ -129,6 +130,7 @@ class Service:
 
     async def _run(self, stop: asyncio.Event, listener: socket.socket) -> None:
         web = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
+        collector = asyncio.create_task(_collect_young(), name="collector")
         log.info("listening", host=self.settings.host, port=self.port, roles=list(self._roles))
         started: list[Resource] = []
         roles_stop = asyncio.Event()
@@ -144,7 +146,8 @@ class Service:
             self._front.draining = True
             await self._drain(roles_stop, tasks, drain=stop.is_set())
             self._server.should_exit = True
-            await asyncio.gather(web, return_exceptions=True)
+            collector.cancel()
+            await asyncio.gather(web, collector, return_exceptions=True)
             listener.close()
             for resource in reversed(started):
                 await resource.stop()
@@ -278,6 +281,13 @@ def collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 20, 20)
+
+
+async def _collect_young() -> None:
+    """Collect what is young, now and then: a quiet service reaches the threshold in hours, and keeps its cycles till then."""
+    while True:
+        await asyncio.sleep(_SECONDS_BETWEEN_COLLECTIONS)
+        gc.collect(1)
 
 
 def _exit(sentence: str, code: int) -> NoReturn:

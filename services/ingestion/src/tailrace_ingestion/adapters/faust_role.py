@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 
+from tailrace_contracts.ranges import LogRange, LogRanges
 from tailrace_ingestion.adapters.faust_app import ROLE, Application, Hooks, build, create_changelogs, group_of
 from tailrace_runtime import health
 from tailrace_runtime.clock import Clock, SystemClock
@@ -39,6 +40,9 @@ GATHER_SECONDS = 0.02
 """From the first partial to the settling: those of one tick of `validate` come together."""
 _MOST_UNSETTLED = 2_000
 _PART = f"role {ROLE}"
+
+Read = Callable[[LogRanges], AsyncIterator[Sequence[Record]]]
+"""Reads ranges of the topic beside Faust. May raise RetryLater."""
 
 Take = Callable[[Record, Any], None]
 """Takes one record in, and writes the tables that it is handed. Raises PoisonEvent."""
@@ -63,6 +67,26 @@ class _Taken(NamedTuple):
     writes: list[asyncio.Future[Any]]
 
 
+class _Missed(NamedTuple):
+    """Records that Faust did not hand over. To its consumer they are a gap, which lets its commits go on."""
+
+    consumer: Any
+    partition: Any
+    missed: LogRange
+
+    def ack(self) -> None:
+        """They are done."""
+        gaps = self.consumer._gap[self.partition]  # noqa: SLF001
+        gaps.addi(self.missed.from_offset, self.missed.through_offset + 1)
+        gaps.merge_overlaps()
+
+
+def _record(topic: str, message: Any) -> Record:
+    headers = tuple(dict(message.headers or ()).items())
+    moment = int(message.timestamp * 1000)
+    return Record(topic, message.partition, message.offset, moment, message.key, message.value, headers)
+
+
 class AggregationFailed(TailraceError):  # noqa: N818  # it says what happened
     """Faust stopped, or the agent did."""
 
@@ -80,6 +104,7 @@ class FaustAggregation:
         publisher: Publisher,
         metrics: Metrics,
         settle_seconds: float,
+        read: Read,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
@@ -89,6 +114,7 @@ class FaustAggregation:
         self._publisher = publisher
         self._metrics = metrics
         self._settle_seconds = settle_seconds
+        self._read = read
         self._clock = clock or SystemClock()
         self._faust = Application(None, {})
         self._unsettled = _Taken([], [])
@@ -96,6 +122,7 @@ class FaustAggregation:
         self._held: list[_Taken] = []
         self._published: deque[_Taken] = deque()
         self._recovered = False
+        self._next: dict[int, int] = {}
         self._hand = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._agent_failed = asyncio.Event()
@@ -170,7 +197,8 @@ class FaustAggregation:
             async for event in stream.noack().events():
                 if not self._recovered:
                     self._rebuild()
-                self._take(event)
+                await self._take_missed(event.message)
+                self._take(_record(self._topic, event.message))
                 self._unsettled.events.append(event)
                 self._arrived.set()
                 if len(self._unsettled.events) >= _MOST_UNSETTLED:
@@ -205,17 +233,25 @@ class FaustAggregation:
 
     # ------------------------------------------------------------ partials
 
-    def _take(self, event: Any) -> None:
-        message = event.message
-        record = Record(
-            self._topic,
-            message.partition,
-            message.offset,
-            int(message.timestamp * 1000),
-            message.key,
-            message.value,
-            tuple(dict(message.headers or ()).items()),
-        )
+    async def _take_missed(self, message: Any) -> None:
+        """Take what lies between this record and the one before, if anything does.
+
+        Faust drops the record that it is handing over when partitions are shared out anew, and goes on behind it. Holes
+        that compaction left look the same; reading them gives nothing.
+        """
+        partition, offset = message.partition, message.offset
+        expected = self._next.get(partition, offset)
+        self._next[partition] = max(expected, offset + 1)
+        if offset <= expected:
+            return
+        missed = LogRange(topic=self._topic, partition=partition, from_offset=expected, through_offset=offset - 1)
+        records = [each async for batch in self._read(LogRanges.of(missed)) for each in batch]
+        log.warning("partials that were not handed over are read", place=str(missed), records=len(records))
+        for record in records:
+            self._take(record)
+        self._unsettled.events.append(_Missed(self._faust.app.consumer, message.tp, missed))
+
+    def _take(self, record: Record) -> None:
         outcome = "done"
         try:
             self._take_in(record, self)

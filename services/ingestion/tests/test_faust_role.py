@@ -1,0 +1,94 @@
+"""What the stream framework drops is taken from the topic, and its commits go on behind it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from tailrace_contracts.ranges import LogRanges
+from tailrace_ingestion.adapters.faust_app import Application
+from tailrace_ingestion.adapters.faust_role import FaustAggregation
+from tailrace_ingestion.settings import IngestionSettings
+from tailrace_runtime.metrics import Metrics
+from tailrace_runtime.records import Record
+from tailrace_runtime.testing import RecordingProducer
+
+TOPIC = "window-partials"
+
+
+class Gaps(list[tuple[int, int]]):
+    """An interval tree, as far as it is written to."""
+
+    def addi(self, begin: int, end: int) -> None:
+        """A gap from `begin` to before `end`."""
+        self.append((begin, end))
+
+    def merge_overlaps(self) -> None:
+        """Nothing overlaps here."""
+
+
+class Handed:
+    """A stream that hands over these offsets of partition 0."""
+
+    def __init__(self, *offsets: int) -> None:
+        self._offsets = offsets
+
+    def noack(self) -> Handed:
+        """The same."""
+        return self
+
+    async def events(self) -> AsyncIterator[Any]:
+        """An event for each offset."""
+        for offset in self._offsets:
+            message = SimpleNamespace(
+                partition=0, offset=offset, timestamp=0.0, key=b"k", value=b"v", headers=(), tp=("t", 0)
+            )
+            yield SimpleNamespace(message=message)
+
+
+class Role:
+    """The role over a topic from which compaction has taken offset 7."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.read: list[str] = []
+        self.gaps: dict[Any, Gaps] = defaultdict(Gaps)
+        self.role = FaustAggregation(
+            IngestionSettings(),
+            SimpleNamespace(rebuild=None, due=list),
+            TOPIC,
+            lambda record, _: self.taken.append(record.offset),
+            publisher=RecordingProducer(),
+            metrics=Metrics("ingestion"),
+            settle_seconds=1.0,
+            read=self._records,
+        )
+        self.role._recovered = True
+        self.role._faust = Application(SimpleNamespace(consumer=SimpleNamespace(_gap=self.gaps)), {})
+
+    async def _records(self, ranges: LogRanges) -> AsyncIterator[Sequence[Record]]:
+        self.read.append(str(ranges))
+        for each in ranges:
+            offsets = [at for at in range(each.from_offset, each.through_offset + 1) if at != 7]
+            yield [Record(TOPIC, 0, at, 0, b"k", b"v", ()) for at in offsets]
+
+
+async def test_a_record_that_is_not_handed_over_is_read_and_taken_in_its_place() -> None:
+    """A rebalance would leave the events of a partial out of their window for good."""
+    world = Role()
+    await world.role._agent(Handed(3, 4, 6, 8, 9))
+    assert world.taken == [3, 4, 5, 6, 8, 9]
+    assert world.read == ["window-partials[0]@5..5", "window-partials[0]@7..7"]
+    for event in world.role._unsettled.events:
+        if hasattr(event, "ack"):
+            event.ack()
+    assert world.gaps[("t", 0)] == [(5, 6), (7, 8)]
+
+
+async def test_what_is_handed_over_again_is_no_gap() -> None:
+    """After every rebalance the role would read the topic from where it had been."""
+    world = Role()
+    await world.role._agent(Handed(3, 4, 5, 3, 4, 5, 6))
+    assert (world.taken, world.read) == ([3, 4, 5, 3, 4, 5, 6], [])
