@@ -29,7 +29,7 @@ def test_a_model_is_audited_from_its_spec_to_a_file_that_can_be_checked(tailrace
 
 def test_an_audit_of_nothing_is_one_sentence(tailrace: Running, tmp_path: Path) -> None:
     """A person who mistypes a model's name would get an empty file or a traceback."""
-    for arguments in (["list", "nobody"], ["export", "nobody"], ["verify", str(tmp_path / "none")]):
+    for arguments in (["list", "unheard-of"], ["export", "unheard-of"], ["verify", str(tmp_path / "none")]):
         done = tailrace.run("audit", *arguments)
         assert done.returncode == 1
         assert len(done.stderr.strip().splitlines()) == 1

@@ -54,6 +54,7 @@ class Role:
     def __init__(self) -> None:
         self.taken: list[int] = []
         self.read: list[str] = []
+        self.committed: dict[Any, int] = {}
         self.gaps: dict[Any, Gaps] = defaultdict(Gaps)
         self.role = FaustAggregation(
             IngestionSettings(),
@@ -66,7 +67,9 @@ class Role:
             read=self._records,
         )
         self.role._recovered = True
-        self.role._faust = Application(SimpleNamespace(consumer=SimpleNamespace(_gap=self.gaps)), {})
+        self.role._faust = Application(
+            SimpleNamespace(consumer=SimpleNamespace(_gap=self.gaps, _committed_offset=self.committed)), {}
+        )
 
     async def _records(self, ranges: LogRanges) -> AsyncIterator[Sequence[Record]]:
         self.read.append(str(ranges))
@@ -85,6 +88,14 @@ async def test_a_record_that_is_not_handed_over_is_read_and_taken_in_its_place()
         if hasattr(event, "ack"):
             event.ack()
     assert world.gaps[("t", 0)] == [(5, 6), (7, 8)]
+
+
+async def test_the_first_record_after_a_start_may_be_missing_too() -> None:
+    """A role that begins in a rebalance would never commit again."""
+    world = Role()
+    world.committed["t", 0] = 2
+    await world.role._agent(Handed(4, 5))
+    assert world.taken == [2, 3, 4, 5]
 
 
 async def test_what_is_handed_over_again_is_no_gap() -> None:

@@ -462,8 +462,8 @@ async def test_rolling_restart_loses_no_request(site: Site) -> None:
         await eventually(lambda: len(answered) > until)
         over.set()
         await asyncio.gather(watcher, *workers)
-    assert failures == []
-    await eventually(lambda: {each.split()[0] for each in answered} <= set(site.predictions))
+        assert failures == []
+        await eventually(lambda: {each.split()[0] for each in answered} <= set(site.predictions))
 
 
 class Balancer:

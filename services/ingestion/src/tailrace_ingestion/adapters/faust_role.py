@@ -240,7 +240,8 @@ class FaustAggregation:
         that compaction left look the same; reading them gives nothing.
         """
         partition, offset = message.partition, message.offset
-        expected = self._next.get(partition, offset)
+        committed = self._faust.app.consumer._committed_offset.get(message.tp)  # noqa: SLF001
+        expected = self._next.get(partition, committed or offset)
         self._next[partition] = max(expected, offset + 1)
         if offset <= expected:
             return
