@@ -1,0 +1,133 @@
+"""The events: everything that services say to each other, one class for each fact.
+
+Every class is frozen, named in the past tense, and carries its own `type`, so that a value can be read without its
+headers. Unknown fields are ignored and new fields have defaults: a reader of yesterday reads the events of tomorrow,
+and the other way round. Times are RFC 3339 with an offset. Derived events name what they were derived from: `trigger`
+(the record that caused them) and `derived_from` (all log ranges that they were computed from).
+
+Each module of this package has the events of one theme; their names are all here too.
+"""
+
+from tailrace_contracts.events.alerts import AlertRaised, Mute, MutesChanged
+from tailrace_contracts.events.artefacts import ClaimCheck, Lineage
+from tailrace_contracts.events.audit import AuditRecorded
+from tailrace_contracts.events.commands import (
+    ApplySpec,
+    Command,
+    CommandIssued,
+    MuteAlerts,
+    PauseRollout,
+    PromoteVersion,
+    RejectVersion,
+    ResumeRollout,
+    RollbackModel,
+    TrainModel,
+    UnmuteAlerts,
+)
+from tailrace_contracts.events.dead_letters import EventParked, EventReplayed
+from tailrace_contracts.events.decoding import EVENTS, AnyEvent, decode
+from tailrace_contracts.events.event import Event, Value, utc
+from tailrace_contracts.events.inference import AnsweredRow, InferenceAnswered, InferenceRequested
+from tailrace_contracts.events.labels import CoverageMeasured, ExampleLabelled, LabelGiven
+from tailrace_contracts.events.performance import (
+    ArmsCompared,
+    Bounds,
+    Estimate,
+    GroupRates,
+    GroupsCompared,
+    PerformanceEstimated,
+    PerformanceMeasured,
+)
+from tailrace_contracts.events.predictions import ArmOutput, PredictionMade
+from tailrace_contracts.events.specs import SpecApplied, SpecTookEffect
+from tailrace_contracts.events.statistics import (
+    CategoricalSummary,
+    ColumnSummary,
+    FrequentValue,
+    NumericalSummary,
+    PartialSummarised,
+    SampledRow,
+    Slice,
+    WindowSummarised,
+)
+from tailrace_contracts.events.training import CandidateTrained, RevisionTrained, TrainingProgressed, TrainingRequested
+from tailrace_contracts.events.versions import CanaryArm, DeploymentChanged, Evidence, VersionChanged
+from tailrace_contracts.events.vocabulary import (
+    AlertKind,
+    Arm,
+    FeatureValue,
+    Identifier,
+    Line,
+    Outcome,
+    Stage,
+    WindowSpan,
+)
+
+__all__ = [
+    "EVENTS",
+    "AlertKind",
+    "AlertRaised",
+    "AnsweredRow",
+    "AnyEvent",
+    "ApplySpec",
+    "Arm",
+    "ArmOutput",
+    "ArmsCompared",
+    "AuditRecorded",
+    "Bounds",
+    "CanaryArm",
+    "CandidateTrained",
+    "CategoricalSummary",
+    "ClaimCheck",
+    "ColumnSummary",
+    "Command",
+    "CommandIssued",
+    "CoverageMeasured",
+    "DeploymentChanged",
+    "Estimate",
+    "Event",
+    "EventParked",
+    "EventReplayed",
+    "Evidence",
+    "ExampleLabelled",
+    "FeatureValue",
+    "FrequentValue",
+    "GroupRates",
+    "GroupsCompared",
+    "Identifier",
+    "InferenceAnswered",
+    "InferenceRequested",
+    "LabelGiven",
+    "Line",
+    "Lineage",
+    "Mute",
+    "MuteAlerts",
+    "MutesChanged",
+    "NumericalSummary",
+    "Outcome",
+    "PartialSummarised",
+    "PauseRollout",
+    "PerformanceEstimated",
+    "PerformanceMeasured",
+    "PredictionMade",
+    "PromoteVersion",
+    "RejectVersion",
+    "ResumeRollout",
+    "RevisionTrained",
+    "RollbackModel",
+    "SampledRow",
+    "Slice",
+    "SpecApplied",
+    "SpecTookEffect",
+    "Stage",
+    "TrainModel",
+    "TrainingProgressed",
+    "TrainingRequested",
+    "UnmuteAlerts",
+    "Value",
+    "VersionChanged",
+    "WindowSpan",
+    "WindowSummarised",
+    "decode",
+    "utc",
+]
