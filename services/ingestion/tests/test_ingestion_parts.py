@@ -25,8 +25,9 @@ from tailrace_contracts.events import (
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec
 from tailrace_ingestion.consumers.validating import published
-from tailrace_ingestion.domain.folding import SourceBook, record_key
+from tailrace_ingestion.domain.folding import SourceBook
 from tailrace_ingestion.domain.merging import ModelWindows, Timing
+from tailrace_ingestion.domain.partials import record_key
 from tailrace_ingestion.domain.parts import Facet, plan_of
 from tailrace_ingestion.domain.wire import encode_summary
 from tailrace_ingestion.handlers import validate_predictions

@@ -16,8 +16,8 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.consumers import Aggregating, Validating
-from tailrace_ingestion.domain.folding import record_key
 from tailrace_ingestion.domain.merging import ModelWindows, Timing, merged
+from tailrace_ingestion.domain.partials import record_key
 from tailrace_ingestion.testing import (
     START,
     FixedSpecs,

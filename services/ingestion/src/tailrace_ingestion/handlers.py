@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from tailrace_ingestion.domain.batch import Batch
 from tailrace_ingestion.domain.folding import SourceBook
-from tailrace_ingestion.domain.validation import (
-    Batch,
-    check_labels,
-    check_predictions,
-    models_in,
-    parse_labels,
-    parse_predictions,
-    parse_unknown,
-    refuse_unknown,
-)
+from tailrace_ingestion.domain.parsing import models_in, parse_labels, parse_predictions, parse_unknown, refuse_unknown
+from tailrace_ingestion.domain.validation import check_labels, check_predictions
 from tailrace_ingestion.domain.wire import Label, Prediction
 from tailrace_ingestion.ports import ModelsAt
 from tailrace_runtime.consumer import Outcome, Parked

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from tailrace_contracts.events import SpecTookEffect
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec
-from tailrace_ingestion.domain.validation import Model
+from tailrace_ingestion.domain.model import Model
 from tailrace_runtime.records import Record
 
 

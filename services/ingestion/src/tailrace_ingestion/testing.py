@@ -23,7 +23,7 @@ from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_ingestion.adapters.specs import compiled
 from tailrace_ingestion.consumers import SpecEffects
-from tailrace_ingestion.domain.validation import Model
+from tailrace_ingestion.domain.model import Model
 from tailrace_ingestion.ports import Places
 from tailrace_ingestion.settings import IngestionSettings
 from tailrace_runtime.errors import RangeUnavailable

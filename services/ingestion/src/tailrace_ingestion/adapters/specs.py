@@ -9,8 +9,7 @@ from tailrace_contracts.events import Event, SpecApplied
 from tailrace_contracts.spec import ModelSpec
 from tailrace_ingestion.domain.checks import CompiledSpec
 from tailrace_ingestion.domain.event_time import TimeRule
-from tailrace_ingestion.domain.folding import Shape
-from tailrace_ingestion.domain.validation import Model
+from tailrace_ingestion.domain.model import Model, Shape
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.records import Record

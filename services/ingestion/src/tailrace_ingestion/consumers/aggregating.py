@@ -18,8 +18,8 @@ from tailrace_contracts.events import PartialSummarised
 from tailrace_contracts.spec import Monitors
 from tailrace_ingestion.consumers.validating import PREDICTION_EVENTS, partition_of_model
 from tailrace_ingestion.domain.event_time import DAY_SECONDS
-from tailrace_ingestion.domain.folding import record_key
 from tailrace_ingestion.domain.merging import ModelWindows, Timing
+from tailrace_ingestion.domain.partials import record_key
 from tailrace_ingestion.domain.wire import encode_summary
 from tailrace_ingestion.ports import Specs
 from tailrace_runtime.errors import PoisonEvent

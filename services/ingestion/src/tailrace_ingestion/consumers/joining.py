@@ -33,8 +33,8 @@ from tailrace_ingestion.domain.coverage import KEPT_SECONDS, CohortKey, cohort_o
 from tailrace_ingestion.domain.event_time import DAY_SECONDS
 from tailrace_ingestion.domain.join_state import FORMAT, LABELS, PREDICTIONS, Counts, read_cohort, read_progress
 from tailrace_ingestion.domain.joining import Joinable, Joined, Refused, Transaction
+from tailrace_ingestion.domain.model import Model
 from tailrace_ingestion.domain.reasons import Reason
-from tailrace_ingestion.domain.validation import Model
 from tailrace_ingestion.domain.wire import decode_joinable, decode_label
 from tailrace_ingestion.handlers import TRIGGER_OFFSET
 from tailrace_ingestion.ports import Offsets, Places, Specs, Store, Stores

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from tailrace_contracts.events import SpecTookEffect
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.domain.effects import SpecHistory
-from tailrace_ingestion.domain.validation import Model
+from tailrace_ingestion.domain.model import Model
 from tailrace_ingestion.ports import Compile, PublishedEffects, Specs
 from tailrace_runtime.clock import Clock
 from tailrace_runtime.errors import DeliveryFailed, RetryLater

@@ -18,7 +18,8 @@ from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import PartialSummarised
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.consumers.specs_in_force import SpecEffects, SpecsInForce
-from tailrace_ingestion.domain.folding import SourceBook, record_key
+from tailrace_ingestion.domain.folding import SourceBook
+from tailrace_ingestion.domain.partials import record_key
 from tailrace_ingestion.domain.wire import encode_summary
 from tailrace_ingestion.handlers import validate_labels, validate_predictions
 from tailrace_ingestion.ports import PublishedPartials

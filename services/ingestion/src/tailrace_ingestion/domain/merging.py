@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from tailrace_contracts.events import ColumnSummary, PartialSummarised, Slice, WindowSummarised
 from tailrace_contracts.ranges import LogRanges
-from tailrace_ingestion.domain.folding import WindowKey, key_of
+from tailrace_ingestion.domain.partials import WindowKey, key_of
 from tailrace_ingestion.domain.parts import OUTPUTS, lowest
 from tailrace_statistics import merge_all
 
