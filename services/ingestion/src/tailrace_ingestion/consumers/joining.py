@@ -31,10 +31,13 @@ from msgspec import structs
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.domain.coverage import KEPT_SECONDS, CohortKey, cohort_of, measured
 from tailrace_ingestion.domain.event_time import DAY_SECONDS
+from tailrace_ingestion.domain.expiring import expire, forget_cohorts
+from tailrace_ingestion.domain.join_records import Joinable, Joined, Refused
 from tailrace_ingestion.domain.join_state import FORMAT, LABELS, PREDICTIONS, Counts, read_cohort, read_progress
-from tailrace_ingestion.domain.joining import Joinable, Joined, Refused, Transaction
+from tailrace_ingestion.domain.joining import take_label, take_prediction
 from tailrace_ingestion.domain.model import Model
 from tailrace_ingestion.domain.reasons import Reason
+from tailrace_ingestion.domain.transaction import Transaction
 from tailrace_ingestion.domain.wire import decode_joinable, decode_label
 from tailrace_ingestion.handlers import TRIGGER_OFFSET
 from tailrace_ingestion.ports import Offsets, Places, Specs, Store, Stores
@@ -116,7 +119,7 @@ class Joining(Stateless):
         emit = [
             _outgoing(joined, record)
             for event, record in events
-            if (joined := transaction.prediction(event, _joinable(record))) is not None
+            if (joined := take_prediction(transaction, event, _joinable(record))) is not None
         ]
         return await self._finish(records, transaction, emit, parked)
 
@@ -127,7 +130,7 @@ class Joining(Stateless):
         transaction.load(event for event, _ in events)
         emit = []
         for event, record in events:
-            match transaction.label(event, _joinable(record)):
+            match take_label(transaction, event, _joinable(record)):
                 case Joined() as joined:
                     emit.append(_outgoing(joined, record))
                 case Refused() as refused:
@@ -202,12 +205,12 @@ class Joining(Stateless):
             predictions = list(_decoded(records, decode_joinable, []))
             transaction.load(event for event, _ in predictions)
             for prediction, record in predictions:
-                transaction.prediction(prediction, _joinable(record))
+                take_prediction(transaction, prediction, _joinable(record))
         else:
             labels = list(_decoded(records, decode_label, []))
             transaction.load(event for event, _ in labels)
             for label, record in labels:
-                transaction.label(label, _joinable(record))
+                take_label(transaction, label, _joinable(record))
         self._write(records[-1], transaction)
 
     def _opened(self, number: int, places: Mapping[str, Places]) -> Partition:
@@ -255,12 +258,12 @@ class Joining(Stateless):
         refused: list[Refused] = []
         for name, model in self._specs.models().items():
             horizon = model.shape.spec.label.horizon_days * DAY_SECONDS
-            refused += transaction.expire(name, horizon, partition.store.keys)
+            refused += expire(transaction, name, horizon, partition.store.keys)
             newest = [transaction.progress.newest[topic].get(name) for topic in (PREDICTIONS, LABELS)]
             reached = min(-math.inf if moment is None else moment for moment in newest)
             before = reached - max(KEPT_SECONDS, 3 * horizon) - _window_seconds(model)
             if before > -math.inf:
-                partition.changed.difference_update(transaction.forget_cohorts(name, before, partition.store.keys))
+                partition.changed.difference_update(forget_cohorts(transaction, name, before, partition.store.keys))
         await self._publish([*self._letters(_parked(each, partition.number) for each in refused)])
         if transaction.changes:
             partition.store.write(transaction.commit())
