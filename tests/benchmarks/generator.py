@@ -2,8 +2,8 @@
 
     uv run python -m tests.benchmarks.generator --bootstrap HOST:PORT --rate 1000 --seconds 60 --labels
 
-The other benchmarks start it beside what they measure. Bodies are rendered once and only their ids and times differ, so
-that the generator costs as little as it can.
+The other benchmarks start it beside what they measure. Bodies are rendered once and only their ids and times differ, and
+partitions are taken in turn (an event's and its label's are the same), so that the generator costs as little as it can.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import murmur2
 
 from tailrace_contracts.spec import ModelSpec, parse_spec
 
@@ -83,9 +82,8 @@ class Sender:
         self._batches: dict[int, object] = {}
         self._full: list[tuple[int, object]] = []
 
-    def add(self, key: bytes, value: bytes) -> None:
+    def add(self, partition: int, key: bytes, value: bytes) -> None:
         """Put a record into its partition's batch."""
-        partition = (int(murmur2(key)) & 0x7FFFFFFF) % PARTITIONS
         while True:
             batch = self._batches.get(partition)
             if batch is None:
@@ -117,9 +115,9 @@ async def generate(chosen: argparse.Namespace) -> None:
     while (elapsed := time.monotonic() - began) < chosen.seconds:
         due = int(elapsed * chosen.rate) - sent
         for key, prediction, label in itertools.islice(source, min(due, int(chosen.rate))):
-            predictions.add(key, prediction)
+            predictions.add(sent % PARTITIONS, key, prediction)
             if chosen.labels:
-                labels.add(key, label)
+                labels.add(sent % PARTITIONS, key, label)
             sent += 1
         await asyncio.gather(predictions.send(), labels.send())
         await asyncio.sleep(TURN_SECONDS)

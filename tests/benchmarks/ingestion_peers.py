@@ -3,8 +3,9 @@
     uv run python -m tests.benchmarks.ingestion_peers
 
 A Faust table updated for every event and feature (of the project's own environment), and Quix Streams doing the same
-with state (in an environment of its own). They keep count, mean, variance and range; `validate` also checks every event,
-and keeps quantiles, distinct counts, frequent values, slices and a sample. The slow ones read fewer events.
+with state (in an environment of its own), each twice: with count, mean, variance and range alone, and with the same
+statistics of a column as `validate` (`peer_statistics`). `validate` also checks every event and keeps outputs, slices
+and a sample. The slow ones read fewer events.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import structlog
@@ -27,13 +29,14 @@ from tests.benchmarks.peer_faust import create
 from tests.benchmarks.validate import Load, Pace, broker, filled, validate
 
 QUIX = "quixstreams==3.28.1"
-HERE = Path(__file__).parent
+SKETCHES = f"datasketches=={version('datasketches')}"
+ROOT = Path(__file__).parents[2]
 
 
 async def peer(*command: str) -> Pace:
     """The pace of another process, as it tells in its last line."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT
     )
     written, wrong = await asyncio.wait_for(process.communicate(), 600)
     lines = [line for line in written.decode().splitlines() if line.startswith("{")]
@@ -59,36 +62,47 @@ async def keyed_by_model(settings: IngestionSettings, count: int) -> str:
     return "by-model"
 
 
-async def compare(events: int, faust_events: int, quix_events: int) -> None:
-    """Measure all three; print."""
+async def compare(events: int, peers: list[tuple[str, str, int]]) -> None:
+    """Measure `validate` and each peer: its name, what it keeps, how many events it reads. Print."""
     load = Load(events=events)
+    quix = ("uv", "run", "-q", "--isolated", "--no-project", "--with", QUIX, "--with", SKETCHES, "python")
+    python = {"quix": quix, "faust": (sys.executable,)}
+    found = []
     with broker(load) as settings:
         await create_all(settings)
         size = await filled(settings, load)
-        source = settings.topic("prediction-events")
-        uv = ("uv", "run", "-q", "--isolated", "--no-project", "--with", QUIX, "python")
-        keyed = await keyed_by_model(settings, quix_events)
+        keyed = await keyed_by_model(settings, max(count for _, _, count in peers))
+        topics = {"quix": keyed, "faust": settings.topic("prediction-events")}
         role = await validate(settings, events)
-        quix = await peer(*uv, str(HERE / "peer_quix.py"), settings.kafka_bootstrap, keyed, str(quix_events))
-        python = (sys.executable, str(HERE / "peer_faust.py"))
-        faust = await peer(*python, settings.kafka_bootstrap, source, str(faust_events))
+        for name, kept, count in peers:
+            program = (*python[name], "-m", f"tests.benchmarks.peer_{name}")
+            found.append(await peer(*program, settings.kafka_bootstrap, topics[name], str(count), kept))
     print(f"16 features, {size:.0f} bytes, one process each; load average {os.getloadavg()[0]:.1f}")
     print(f"validate, {events} events      {role}")
-    for name, count, found in (("Quix with state", quix_events, quix), ("Faust table", faust_events, faust)):
-        ratio, by_cpu = role.rate / found.rate, found.cpu / role.cpu
-        print(f"{name}, {count} events  {found}  validate is {ratio:.0f} times as fast, {by_cpu:.0f} times by CPU")
+    for (name, kept, count), its in zip(peers, found, strict=True):
+        ratio, by_cpu = role.rate / its.rate, its.cpu / role.cpu
+        print(
+            f"{name}, {kept}, {count} events  {its}  validate is {ratio:.0f} times as fast, {by_cpu:.0f} times by CPU"
+        )
 
 
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--faust-events", type=int, default=5_000)
-    parser.add_argument("--quix-events", type=int, default=20_000)
+    parser.add_argument("--faust-events", type=int, default=5_000, help="a Faust table with moments")
+    parser.add_argument("--quix-events", type=int, default=50_000, help="Quix with moments")
+    parser.add_argument("--same-events", type=int, default=5_000, help="either with the same statistics")
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     collect_seldom()
-    uvloop.run(compare(given.events, given.faust_events, given.quix_events))
+    peers = [
+        ("quix", "moments", given.quix_events),
+        ("quix", "same", given.same_events),
+        ("faust", "moments", given.faust_events),
+        ("faust", "same", given.same_events),
+    ]
+    uvloop.run(compare(given.events, peers))
 
 
 if __name__ == "__main__":

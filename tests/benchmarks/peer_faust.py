@@ -1,7 +1,7 @@
 """A peer of `validate`: a Faust table, updated for every event and feature. Started by `ingestion_peers`.
 
-Each event is decoded with the same typed decoder, count, mean, squared deviations, least and largest value of every
-feature are kept in a table with a changelog, and the event is sent on. Prints events, seconds and CPU seconds.
+Each event is decoded with msgspec, statistics of every feature (`peer_statistics`: moments, or the same as `validate`)
+are kept in a table with a changelog, and the event is sent on. Prints events, seconds and CPU seconds.
 """
 
 from __future__ import annotations
@@ -17,15 +17,7 @@ import faust
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-
-def updated(known: list[float] | None, value: float) -> list[float]:
-    """Count, mean, squared deviations (Welford), least and largest value, with one value more."""
-    if known is None:
-        return [1, value, 0.0, value, value]
-    count, mean, m2, least, most = known
-    delta = value - mean
-    mean += delta / (count + 1)
-    return [count + 1, mean, m2 + delta * (value - mean), min(least, value), max(most, value)]
+from tests.benchmarks.peer_statistics import KEEPS
 
 
 async def create(bootstrap: str, *names: str) -> None:
@@ -36,7 +28,7 @@ async def create(bootstrap: str, *names: str) -> None:
     await admin.close()
 
 
-async def run(bootstrap: str, source: str, count: int) -> None:
+async def run(bootstrap: str, source: str, count: int, kept: str) -> None:
     """Read so many events."""
     name = f"faust-{time.time_ns()}"
     await create(bootstrap, f"{name}-statistics-changelog", f"{name}-out")
@@ -56,11 +48,15 @@ async def run(bootstrap: str, source: str, count: int) -> None:
             loghandlers=[],
             worker_redirect_stdouts=False,
         )
-        table = app.Table("statistics", partitions=4)
+        table = app.Table(
+            "statistics",
+            partitions=4,
+            schema=faust.Schema(key_type=str, value_type=bytes, value_serializer="raw"),
+        )
         events = app.topic(source, key_type=bytes, value_type=bytes, value_serializer="raw")
         out = app.topic(f"{name}-out", key_type=bytes, value_type=bytes, value_serializer="raw")
         decode = msgspec.json.Decoder(dict[str, Any]).decode
-        done, seen, began = asyncio.Event(), 0, [0.0, 0.0]
+        done, seen, began, updated = asyncio.Event(), 0, [0.0, 0.0], KEEPS[kept]
 
         async def fold(stream: Any) -> None:
             nonlocal seen
@@ -88,5 +84,6 @@ if __name__ == "__main__":
     parser.add_argument("bootstrap")
     parser.add_argument("topic")
     parser.add_argument("events", type=int)
+    parser.add_argument("kept", choices=KEEPS)
     given = parser.parse_args()
-    asyncio.run(run(given.bootstrap, given.topic, given.events))
+    asyncio.run(run(given.bootstrap, given.topic, given.events, given.kept))

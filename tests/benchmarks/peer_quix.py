@@ -1,8 +1,8 @@
 """A peer of `validate`: Quix Streams with state, in an environment of its own. Started by `ingestion_peers`.
 
-The events lie on a topic keyed by model, because Quix keeps state by key. Each is decoded as JSON, count, mean, squared
-deviations, least and largest value of every feature are kept in state with a changelog, and the event is sent on. Prints
-events, seconds and CPU seconds.
+The events lie on a topic keyed by model, because Quix keeps state by key. Each is decoded as JSON, statistics of every
+feature (`peer_statistics`: moments, or the same as `validate`) are kept in state with a changelog, and the event is sent
+on. Prints events, seconds and CPU seconds.
 """
 
 from __future__ import annotations
@@ -14,29 +14,21 @@ import tempfile
 import time
 from typing import Any
 
-
-def updated(known: list[float] | None, value: float) -> list[float]:
-    """Count, mean, squared deviations (Welford), least and largest value, with one value more."""
-    if known is None:
-        return [1, value, 0.0, value, value]
-    count, mean, m2, least, most = known
-    delta = value - mean
-    mean += delta / (count + 1)
-    return [count + 1, mean, m2 + delta * (value - mean), min(least, value), max(most, value)]
+from tests.benchmarks.peer_statistics import KEEPS
 
 
-def run(bootstrap: str, source: str, count: int) -> None:
+def run(bootstrap: str, source: str, count: int, kept: str) -> None:
     """Read so many events."""
     quixstreams: Any = importlib.import_module("quixstreams")
     name = f"quix-{time.time_ns()}"
-    seen, began = 0, [0.0, 0.0]
+    seen, began, updated = 0, [0.0, 0.0], KEEPS[kept]
 
     def fold(event: dict[str, Any], state: Any) -> dict[str, Any]:
         nonlocal seen
         if not seen:
             began[:] = [time.perf_counter(), time.process_time()]
         for feature, number in event["features"].items():
-            state.set(feature, updated(state.get(feature), number))
+            state.set_bytes(feature, updated(state.get_bytes(feature), number))
         seen += 1
         return event
 
@@ -57,5 +49,6 @@ if __name__ == "__main__":
     parser.add_argument("bootstrap")
     parser.add_argument("topic")
     parser.add_argument("events", type=int)
+    parser.add_argument("kept", choices=KEEPS)
     given = parser.parse_args()
-    run(given.bootstrap, given.topic, given.events)
+    run(given.bootstrap, given.topic, given.events, given.kept)

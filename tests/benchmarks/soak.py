@@ -1,8 +1,9 @@
 """Half an hour of load on every role of ingestion, each a process of its own: does memory grow?
 
-    uv run python -m tests.benchmarks.soak --rate 10000 --minutes 30
+    uv run python -m tests.benchmarks.soak --rate 3000 --minutes 30
+    uv run python -m tests.benchmarks.soak --rate 40000 --minutes 30 --roles validate,aggregate
 
-A generator publishes events with labels at a steady rate. Every few seconds each process's own memory is measured (USS:
+A generator publishes events at a steady rate, with labels where `join` takes part. Every few seconds each process's own memory is measured (USS:
 pages that it shares with nobody). After a warm-up a straight line is laid through the samples; their errors are
 correlated, so the interval of the slope is that of means over blocks (batch means: Law, Simulation Modeling and
 Analysis, 9.5.3). A role grows when the interval lies above zero *and* the line rises by more than the bound over the time
@@ -40,13 +41,33 @@ from tailrace_testing import eventually
 from tests.benchmarks import generator
 from tests.chaos.processes import Member
 
-ROLES = ("validate", "aggregate", "join", "archive")
+ROLES = ("validate", "aggregate", "join", "archive", "gateway")
 RETENTION = {"retention.ms": "60000", "segment.ms": "30000", "segment.bytes": str(64 * 1024 * 1024)}
 SAMPLE_SECONDS = 5.0
 BLOCKS = 12
 ARCHIVE_KEPT_SECONDS = 60
 MAX_LAG_SECONDS = 30
 _MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Events a second, for so many minutes after a warm-up, on these roles."""
+
+    rate: float
+    minutes: float
+    warm_up: float
+    roles: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return (self.minutes + self.warm_up) * 60
+
+    def started(self, bootstrap: str) -> subprocess.Popen[bytes]:
+        """The generator; it goes on a little longer than it is needed."""
+        labels = ("--labels",) if "join" in self.roles else ()
+        return generator.started(bootstrap, self.rate, self.seconds + 30, *labels, "--days-per-second", str(1 / 60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,42 +143,39 @@ async def lag(members: list[Member]) -> dict[str, float]:
     return found
 
 
-async def soak(settings: IngestionSettings, folder: Path, rate: float, minutes: float, warm_up: float) -> bool:
+async def soak(settings: IngestionSettings, folder: Path, load: Load) -> bool:
     """The load, the samples, the verdict."""
-    members = [Member(settings, role, "0", folder) for role in (*ROLES, "gateway")]
+    members = [Member(settings, role, "0", folder) for role in load.roles]
     for member in members:
         member.start()
-    load: subprocess.Popen[bytes] | None = None
+    generating: subprocess.Popen[bytes] | None = None
     samples = Samples()
     try:
         for member in members:
             await eventually(member.ready, seconds=120)
         samples.idle = {member.name: uss(member) for member in members}
-        seconds = (minutes + warm_up) * 60
-        load = generator.started(
-            settings.kafka_bootstrap, rate, seconds + 30, "--labels", "--days-per-second", str(1 / 60)
-        )
+        generating = load.started(settings.kafka_bootstrap)
         began = time.monotonic()
         used: dict[str, float] = {}
-        while (elapsed := time.monotonic() - began) < seconds:
+        while (elapsed := time.monotonic() - began) < load.seconds:
             await asyncio.sleep(SAMPLE_SECONDS)
             remove_old_files(folder / "objects")
             gone = [member.name for member in members if member.ended is not None]
-            if gone or load.poll() is not None:
+            if gone or generating.poll() is not None:
                 print(f"ended: {gone or 'the generator'}")
                 return False
-            if elapsed > warm_up * 60:
+            if elapsed > load.warm_up * 60:
                 used = used or {member.name: cpu_seconds(member) for member in members}
                 samples.take(elapsed, members)
         samples.cpu = {member.name: cpu_seconds(member) - used[member.name] for member in members}
-        behind = {name: count for name, count in (await lag(members)).items() if count > rate * MAX_LAG_SECONDS}
+        behind = {name: count for name, count in (await lag(members)).items() if count > load.rate * MAX_LAG_SECONDS}
     finally:
-        if load is not None:
-            load.kill()
-            load.wait()
+        if generating is not None:
+            generating.kill()
+            generating.wait()
         for member in members:
             member.kill()
-    return verdict(samples, rate, behind)
+    return verdict(samples, load.rate, behind)
 
 
 BOUND_MIB = {"validate": 16.0, "aggregate": 16.0, "join": 48.0, "archive": 48.0, "gateway": 8.0}
@@ -168,9 +186,7 @@ def verdict(samples: Samples, rate: float, behind: dict[str, float]) -> bool:
     """Print the table; whether no role grows and none is behind."""
     hours = np.array(samples.hours)
     span = float(hours[-1] - hours[0])
-    print(
-        f"\n{rate:,.0f} events/s with labels, {span * 60:.1f} min measured, load average {psutil.getloadavg()[0]:.1f}"
-    )
+    print(f"\n{rate:,.0f} events/s, {span * 60:.1f} min measured, load average {psutil.getloadavg()[0]:.1f}")
     print(
         f"{'role':12}{'idle':>8}{'mean':>8}{'peak':>8}{'first':>8}{'last':>8}{'MiB/h':>9}{'95 % interval':>20}{'CPU':>7}"
     )
@@ -191,7 +207,7 @@ def verdict(samples: Samples, rate: float, behind: dict[str, float]) -> bool:
     return good
 
 
-async def run(rate: float, minutes: float, warm_up: float) -> bool:
+async def run(load: Load) -> bool:
     """A soak on a Kafka of its own."""
     with tempfile.TemporaryDirectory(prefix="tailrace-soak-") as temporary:
         folder = Path(temporary)
@@ -208,7 +224,7 @@ async def run(rate: float, minutes: float, warm_up: float) -> bool:
             )
             await producer.send_all([outgoing(applied, "model-specs", generator.MODEL)])
             await producer.stop()
-            return await soak(settings, folder, rate, minutes, warm_up)
+            return await soak(settings, folder, load)
 
 
 def main() -> None:
@@ -217,8 +233,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="events a second; as many labels come with them")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--warm-up-minutes", type=float, default=3)
+    parser.add_argument("--roles", default=",".join(ROLES), help="some of them")
     chosen = parser.parse_args()
-    sys.exit(0 if asyncio.run(run(chosen.rate, chosen.minutes, chosen.warm_up_minutes)) else 1)
+    load = Load(chosen.rate, chosen.minutes, chosen.warm_up_minutes, tuple(chosen.roles.split(",")))
+    sys.exit(0 if asyncio.run(run(load)) else 1)
 
 
 if __name__ == "__main__":
