@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tailrace_contracts.ranges import LogRange, LogRanges
 from tailrace_runtime.archive import ArchiveFile, archive_key, to_parquet
 from tailrace_runtime.errors import RangeUnavailable
-from tailrace_runtime.log import newest, read_ranges
+from tailrace_runtime.log import newest, read_kept, read_ranges
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing, Record
@@ -76,6 +76,13 @@ async def test_the_newest_ranges_are_what_is_on_kafka(written: ServiceSettings) 
     """A training of the newest examples would not know where they are."""
     await forget(written, 30)
     assert str(await newest(written, TOPIC)) == "predictions[0]@30..99, predictions[1]@0..9"
+
+
+async def test_what_retention_has_taken_is_passed_over_where_asked(written: ServiceSettings) -> None:
+    """A role that was away for longer than retention could never go on."""
+    await forget(written, 30)
+    assert [record.offset async for batch in read_kept(written, run(10, 32)) for record in batch] == [30, 31, 32]
+    assert [batch async for batch in read_kept(written, run(10, 20))] == []
 
 
 async def test_the_archive_stands_behind_kafka(written: ServiceSettings) -> None:

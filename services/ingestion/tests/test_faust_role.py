@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from tailrace_contracts.ranges import LogRanges
+from tailrace_contracts.ranges import LogRange
 from tailrace_ingestion.adapters.faust_app import Application
 from tailrace_ingestion.adapters.faust_role import FaustAggregation
 from tailrace_ingestion.settings import IngestionSettings
@@ -49,7 +49,7 @@ class Handed:
 
 
 class Role:
-    """The role over a topic from which compaction has taken offset 7."""
+    """The role over a topic from which compaction has taken the offsets 0 and 7."""
 
     def __init__(self) -> None:
         self.taken: list[int] = []
@@ -71,16 +71,16 @@ class Role:
             SimpleNamespace(consumer=SimpleNamespace(_gap=self.gaps, _committed_offset=self.committed)), {}
         )
 
-    async def _records(self, ranges: LogRanges) -> AsyncIterator[Sequence[Record]]:
-        self.read.append(str(ranges))
-        for each in ranges:
-            offsets = [at for at in range(each.from_offset, each.through_offset + 1) if at != 7]
-            yield [Record(TOPIC, 0, at, 0, b"k", b"v", ()) for at in offsets]
+    async def _records(self, missed: LogRange) -> AsyncIterator[Sequence[Record]]:
+        self.read.append(str(missed))
+        offsets = [at for at in range(missed.from_offset, missed.through_offset + 1) if at not in (0, 7)]
+        yield [Record(TOPIC, 0, at, 0, b"k", b"v", ()) for at in offsets]
 
 
 async def test_a_record_that_is_not_handed_over_is_read_and_taken_in_its_place() -> None:
     """A rebalance would leave the events of a partial out of their window for good."""
     world = Role()
+    world.committed["t", 0] = 3
     await world.role._agent(Handed(3, 4, 6, 8, 9))
     assert world.taken == [3, 4, 5, 6, 8, 9]
     assert world.read == ["window-partials[0]@5..5", "window-partials[0]@7..7"]
@@ -101,5 +101,26 @@ async def test_the_first_record_after_a_start_may_be_missing_too() -> None:
 async def test_what_is_handed_over_again_is_no_gap() -> None:
     """After every rebalance the role would read the topic from where it had been."""
     world = Role()
+    world.committed["t", 0] = 3
     await world.role._agent(Handed(3, 4, 5, 3, 4, 5, 6))
     assert (world.taken, world.read) == ([3, 4, 5, 3, 4, 5, 6], [])
+
+
+async def test_a_group_that_never_committed_begins_with_the_log() -> None:
+    """The first partial of all would be lost; and what retention took before would be counted up as done, one by one."""
+    world = Role()
+    await world.role._agent(Handed(3, 4))
+    assert world.taken == [1, 2, 3, 4]
+    assert all(hasattr(event, "message") for event in world.role._unsettled.events)
+
+
+async def test_after_a_rebalance_a_partition_begins_where_it_was_committed() -> None:
+    """What another process has done meanwhile would be read and folded again; what this one had in hand be lost."""
+    world = Role()
+    world.committed["t", 0] = 3
+    await world.role._agent(Handed(3, 4))
+    world.committed["t", 0] = 40
+    await world.role._note_assignment(None, set())
+    world.role._recovered = True
+    await world.role._agent(Handed(42))
+    assert world.taken == [3, 4, 40, 41, 42]

@@ -52,6 +52,26 @@ async def read_ranges(
                 yield batch
 
 
+async def read_kept(settings: KafkaSettings, wanted: LogRange) -> AsyncIterator[list[Record]]:
+    """The records of a range that Kafka still has. What retention has taken is passed over.
+
+    Raises:
+        RangeUnavailable: the range goes beyond the log's end.
+        RetryLater: Kafka is away.
+    """
+    log = TopicPartition(settings.topic(wanted.topic), wanted.partition)
+    async with _consumer(settings) as consumer:
+        rest: LogRange | None = wanted
+        while rest is not None and (rest := _after(rest, await _first_on_kafka(consumer, log, rest) - 1)) is not None:
+            try:
+                async for batch in _from_kafka(consumer, log, rest):
+                    rest = _after(rest, batch[-1].offset)
+                    yield batch
+            except OffsetOutOfRangeError:
+                continue  # retention was faster: look again where the log begins
+            return
+
+
 async def _read(
     consumer: Any, log: TopicPartition, wanted: LogRange, objects: ObjectStore | None
 ) -> AsyncGenerator[list[Record], None]:
@@ -78,7 +98,7 @@ def _after(wanted: LogRange | None, offset: int) -> LogRange | None:
     """What is left of a range once this offset has been read."""
     if wanted is None or offset >= wanted.through_offset:
         return None
-    return wanted.model_copy(update={"from_offset": offset + 1})
+    return wanted.model_copy(update={"from_offset": max(offset + 1, wanted.from_offset)})
 
 
 async def newest(settings: KafkaSettings, topic: str) -> LogRanges:

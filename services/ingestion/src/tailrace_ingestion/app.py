@@ -23,7 +23,7 @@ from tailrace_runtime.archive import to_parquet
 from tailrace_runtime.clock import SystemClock
 from tailrace_runtime.consumer import BatchHandler, ConsumerRole, DeadLetterLimit, RoleState
 from tailrace_runtime.highwater import REACH
-from tailrace_runtime.log import read_ranges
+from tailrace_runtime.log import read_kept
 from tailrace_runtime.metrics import Instrument, Metrics
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
@@ -142,7 +142,7 @@ class _Roles:
             publisher=self._producer,
             metrics=self._metrics,
             settle_seconds=settings.window_seconds,
-            read=partial(read_ranges, settings),
+            read=partial(read_kept, settings),
         )
         return BackgroundRole("aggregate", faust.run)
 

@@ -13,17 +13,18 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 
-from tailrace_contracts.ranges import LogRange, LogRanges
+from tailrace_contracts.ranges import LogRange
 from tailrace_ingestion.adapters.faust_app import ROLE, Application, Hooks, build, create_changelogs, group_of
 from tailrace_runtime import health
 from tailrace_runtime.clock import Clock, SystemClock
 from tailrace_runtime.consumer import Parked
 from tailrace_runtime.deadletters import dead_letter
-from tailrace_runtime.errors import DeliveryFailed, PoisonEvent, TailraceError
+from tailrace_runtime.errors import DeliveryFailed, PoisonEvent, RetryLater, TailraceError
 from tailrace_runtime.kafka import UNREACHABLE, unreachable
 from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.producer import Publisher
@@ -41,8 +42,8 @@ GATHER_SECONDS = 0.02
 _MOST_UNSETTLED = 2_000
 _PART = f"role {ROLE}"
 
-Read = Callable[[LogRanges], AsyncIterator[Sequence[Record]]]
-"""Reads ranges of the topic beside Faust. May raise RetryLater."""
+Read = Callable[[LogRange], AsyncIterator[Sequence[Record]]]
+"""Reads what the topic still has of a range, beside Faust. May raise RetryLater."""
 
 Take = Callable[[Record, Any], None]
 """Takes one record in, and writes the tables that it is handed. Raises PoisonEvent."""
@@ -213,6 +214,7 @@ class FaustAggregation:
         log.info("partials assigned", partitions=sorted({each.partition for each in assigned}))
         self._recovered = False
         self._unsettled = _Taken([], [])
+        self._next.clear()
         for waiting in (self._outbox, self._held, self._published):
             waiting.clear()
 
@@ -237,20 +239,27 @@ class FaustAggregation:
         """Take what lies between this record and the one before, if anything does.
 
         Faust drops the record that it is handing over when partitions are shared out anew, and goes on behind it. Holes
-        that compaction left look the same; reading them gives nothing.
+        that compaction or retention left look the same; reading them gives nothing. A partition begins where it was
+        committed; a group that never committed begins with the log, whose first record may be the one that is dropped.
         """
         partition, offset = message.partition, message.offset
         committed = self._faust.app.consumer._committed_offset.get(message.tp)  # noqa: SLF001
-        expected = self._next.get(partition, committed or offset)
+        begun = self._next.get(partition, committed)
+        expected = begun or 0
         self._next[partition] = max(expected, offset + 1)
         if offset <= expected:
             return
         missed = LogRange(topic=self._topic, partition=partition, from_offset=expected, through_offset=offset - 1)
-        records = [each async for batch in self._read(LogRanges.of(missed)) for each in batch]
-        log.warning("partials that were not handed over are read", place=str(missed), records=len(records))
+        records = await until_available(_PART, "reading missed partials", partial(self._all_of, missed), (RetryLater,))
+        if records:
+            log.warning("partials that were not handed over are read", place=str(missed), records=len(records))
         for record in records:
             self._take(record)
-        self._unsettled.events.append(_Missed(self._faust.app.consumer, message.tp, missed))
+        if begun is not None:
+            self._unsettled.events.append(_Missed(self._faust.app.consumer, message.tp, missed))
+
+    async def _all_of(self, missed: LogRange) -> list[Record]:
+        return [each async for batch in self._read(missed) for each in batch]
 
     def _take(self, record: Record) -> None:
         outcome = "done"
