@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tailrace_models.answers import ONNX, RIVER, SAFETENSORS, Answer, Predictor
 from tailrace_models.encoding import Encoder, column_names, encode_rows
 from tailrace_models.errors import ArtefactCorrupt, ArtefactError, ArtefactIncompatible, SignatureInvalid
+from tailrace_models.explaining import Explained, Explainer, Reference
 from tailrace_models.loading import load
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ __all__ = [
     "ArtefactError",
     "ArtefactIncompatible",
     "Encoder",
+    "Explained",
+    "Explainer",
     "OnnxModel",
     "Predictor",
+    "Reference",
     "RiverModel",
     "SignatureInvalid",
     "column_names",

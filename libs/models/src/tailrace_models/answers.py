@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from tailrace_contracts.events import FeatureValue
 from tailrace_contracts.spec import ClassLabel, NumericalLabel
+from tailrace_models.explaining import Explainer, Reference
 
 RIVER = "application/vnd.tailrace.river"
 """Media type of a river pipeline in its signed envelope."""
@@ -34,6 +35,10 @@ class Predictor(Protocol):
 
     def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> list[Answer]:
         """One answer for each row of features, in order."""
+        ...
+
+    def explainer(self, reference: Reference | None = None) -> Explainer | None:
+        """What explains its answers, against these rows or such as it keeps itself; None without any."""
         ...
 
 

@@ -17,7 +17,7 @@ def load(media_type: str, data: bytes, *, signing_key: bytes, spec: ModelSpec) -
 
         return OnnxModel.from_bytes(data, spec)
     if media_type == RIVER:
-        from tailrace_models.river_model import RiverPredictor
+        from tailrace_models.river_predictor import RiverPredictor
 
         return RiverPredictor.from_envelope(data, signing_key, spec)
     raise ArtefactIncompatible(f"artefact of media type {media_type!r} cannot answer; expected {ONNX} or {RIVER}")

@@ -20,8 +20,13 @@ from tailrace_contracts.spec import Label, ModelSpec, NumericalLabel
 from tailrace_models.answers import Answer, negative
 from tailrace_models.encoding import Encoder, Matrix, Row
 from tailrace_models.errors import ArtefactCorrupt, ArtefactIncompatible
+from tailrace_models.explaining import Explainer, Reference
+from tailrace_models.onnx_explaining import OnnxExplainable
 
 INPUT = "features"
+LARGEST_SUM_BYTES = 65_536
+"""A larger graph has too many weights to be a linear model, and its bytes are not kept to see."""
+
 PROBABILITY, PREDICTION = "probability", "prediction"
 
 
@@ -38,8 +43,10 @@ class Answers(NamedTuple):
 class OnnxModel:
     """A session on a verified graph, with the encoding of its spec."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, spec: ModelSpec) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, spec: ModelSpec, graph: bytes | None = None) -> None:
         self._session = session
+        self._spec = spec
+        self._graph = graph
         self._encoder = Encoder(spec)
         self._label = spec.label
         self._answer = _answering(spec.label)
@@ -49,7 +56,7 @@ class OnnxModel:
         """The model in an ONNX file. Raises ArtefactCorrupt (not a graph) or ArtefactIncompatible (not this spec's)."""
         session = _session(data)
         _check(session, spec)
-        return cls(session, spec)
+        return cls(session, spec, data if len(data) <= LARGEST_SUM_BYTES else None)
 
     def predict_matrix(self, features: Matrix) -> Answers:
         """Answers for a matrix that `encode_rows` made."""
@@ -73,6 +80,25 @@ class OnnxModel:
         if not rows:
             return []
         return list(map(self._answer, self._run(self._encoder.encode(rows)).tolist()))
+
+    def encoded(self, rows: Sequence[Row]) -> Matrix:
+        """Rows of features as the graph takes them."""
+        return self._encoder.encode(rows)
+
+    def outputs(self, features: Matrix) -> npt.NDArray[np.float64]:
+        """What the graph answers for a matrix that `encoded` made, as it is."""
+        return self._run(features)
+
+    def answers(self, features: Matrix) -> npt.NDArray[np.float64]:
+        """The probabilities, or the numbers, that are served for such a matrix."""
+        found = self.predict_matrix(features)
+        return np.asarray(found.predictions if found.probabilities is None else found.probabilities, np.float64)
+
+    def explainer(self, reference: Reference | None = None) -> Explainer | None:
+        """What explains its answers against these rows; None without any."""
+        if reference is None or not reference.rows:
+            return None
+        return Explainer(OnnxExplainable(self, self._graph, self._spec, output_of(self._label)), reference)
 
 
 def _answering(label: Label) -> Callable[[float], Answer]:

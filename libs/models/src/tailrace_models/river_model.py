@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel
 from river import base, forest, linear_model, optim, preprocessing, tree
 
@@ -38,7 +39,9 @@ from tailrace_contracts.spec import (
 from tailrace_models import envelope, pickling
 from tailrace_models.answers import Answer, answer, within
 from tailrace_models.encoding import Row, number
-from tailrace_models.errors import ArtefactIncompatible
+from tailrace_models.explaining import Reference, digest_of
+from tailrace_models.reservoir import Reservoir
+from tailrace_models.river_explaining import Linear
 
 LINEAR = {"logistic-regression", "linear-regression"}
 
@@ -68,7 +71,7 @@ _JOIN = "\x1f"  # stands in no name that a person would give
 _TARGET = f"{_JOIN}label"
 """The label's place among the columns of the scaler."""
 
-_ASKED = {"type", "name", "categories"}
+ASKED = {"type", "name", "categories"}
 """What of a feature a model depends on. Limits and policies may change freely."""
 
 
@@ -99,6 +102,7 @@ class RiverModel:
             if not isinstance(each, NumericalFeature)
         ]
         self._products = [(a, b, f"{a}{_JOIN}{b}") for a, b in _pairs(self._numerical)]
+        self._reservoir = Reservoir(self.features)
 
     @classmethod
     def build(cls, learner: OnlineLearner, spec: ModelSpec) -> RiverModel:
@@ -118,6 +122,7 @@ class RiverModel:
         else:
             self._learn_number(features, numbers, self._believed(_TARGET, number(label)))
         self.examples += 1
+        self._reservoir.learn(self.examples, features)
 
     def _learn_number(self, features: Row, numbers: dict[str, float], target: float) -> None:
         believed = {name: self._believed(name, value) for name, value in numbers.items()}
@@ -152,9 +157,10 @@ class RiverModel:
         """The model as signed bytes, with the offset it has learned through in each log and any JSON beside it."""
         header = {
             "learner": self.learner.model_dump(mode="json"),
-            "features": [each.model_dump(mode="json", include=_ASKED) for each in self.features],
+            "features": [each.model_dump(mode="json", include=ASKED) for each in self.features],
             "label": json.loads(self.label.model_dump_json()),
             "examples": self.examples,
+            "reference": self._reservoir.to_json(),
             "through": [[topic, partition, offset] for (topic, partition), offset in sorted((through or {}).items())],
             "extra": dict(extra or {}),
         }
@@ -168,8 +174,42 @@ class RiverModel:
         model = cls(spec.learner, spec.features, spec.label)
         model.examples = header["examples"]
         model._scaler, model._estimator = pickling.restore(state)
+        model._reservoir = Reservoir.from_json(model.features, header.get("reference"))
         through = {Log(topic, partition): offset for topic, partition, offset in header["through"]}
         return Restored(model, through, header["extra"])
+
+    def reference(self) -> Reference:
+        """A sample of the rows that it has learned from; none where it was written before there were samples."""
+        rows = self._reservoir.rows()
+        return Reference(rows, digest_of(rows))
+
+    def scaled_numbers(self, features: Row) -> list[float]:
+        """The numerical features as the linear learners see them; a missing number adds as much as the mean: nothing."""
+        scaled = self._scaled(self._numbers(features))
+        return [scaled.get(name, 0.0) for name in self._numerical]
+
+    def linear(self) -> Linear | None:
+        """The weights, where it is a linear learner that has them."""
+        if not self._linear:
+            return None
+        weights: dict[str, float] = self._estimator.weights
+        places = {name: place for place, name in enumerate(self._numerical)}
+        products = np.zeros((len(places), len(places)))
+        for a, b, product in self._products:
+            half = weights.get(product, 0.0) / 2
+            products[places[a], places[b]] += half
+            products[places[b], places[a]] += half
+        mean = self._scaler.means.get(_TARGET, 0.0) if self._regression else 0.0
+        return Linear(
+            float(self._estimator.intercept) + mean,
+            tuple(self._numerical),
+            np.array([weights.get(name, 0.0) for name in self._numerical]),
+            products,
+            {
+                name: {category: weights.get(column, 0.0) for category, column in columns.items()}
+                for name, columns in self._categorical
+            },
+        )
 
     def _numbers(self, features: Row) -> dict[str, float]:
         found = {name: number(features.get(name)) for name in self._numerical}
@@ -225,29 +265,6 @@ class RiverModel:
         return prepared
 
 
-class RiverPredictor:
-    """A restored model that only answers: what serving holds."""
-
-    def __init__(self, model: RiverModel) -> None:
-        self._model = model
-
-    @classmethod
-    def from_envelope(cls, data: bytes, signing_key: bytes, spec: ModelSpec) -> RiverPredictor:
-        """The model in signed bytes. Raises as `RiverModel.from_envelope`, and where the spec has other features."""
-        model = RiverModel.from_envelope(data, signing_key).model
-        if _questions(model.features) != _questions(spec.features) or _classes(model.label) != _classes(spec.label):
-            raise ArtefactIncompatible(
-                f"river artefact was trained for other features or classes than model {spec.model!r} now has; "
-                "the training service publishes a new one after the next examples"
-            )
-        model.label = spec.label
-        return cls(model)
-
-    def predict(self, rows: Sequence[Row]) -> list[Answer]:
-        """One answer for each row of features, in order."""
-        return [self._model.predict(row) for row in rows]
-
-
 class _Described(BaseModel):
     """The part of the envelope's header that a model is built from."""
 
@@ -260,14 +277,6 @@ def _pairs(names: Sequence[str]) -> Iterable[tuple[str, str]]:
     if len(names) <= MOST_MULTIPLIED:
         return itertools.combinations_with_replacement(names, 2)
     return zip(names, names, strict=True)
-
-
-def _questions(features: Sequence[Feature]) -> list[dict[str, Any]]:
-    return [each.model_dump(include=_ASKED) for each in features]
-
-
-def _classes(label: Label) -> tuple[int, int] | None:
-    return label.classes if isinstance(label, ClassLabel) else None
 
 
 def _classifier(learner: OnlineLearner) -> base.Classifier:
