@@ -262,6 +262,19 @@ documents = st.fixed_dictionaries(
         )
         | values,
         "latency_ms": values,
+        "explanation": st.fixed_dictionaries(
+            {
+                "method": st.sampled_from(["linear-exact", "x"]),
+                "scale": st.sampled_from(["value", "x"]),
+                "base_value": values,
+                "output": values,
+                "contributions": st.dictionaries(st.text(max_size=3), values, max_size=2) | values,
+                "reference_rows": st.sampled_from([0, 1]) | values,
+                "reference_sha256": st.sampled_from(["0" * 64, "0" * 65]),
+            },
+            optional={"permutations": values, "seed": values, "standard_errors": values},
+        )
+        | values,
     },
 )
 
@@ -280,6 +293,25 @@ def test_what_the_fast_decoder_takes_is_an_event_of_the_contract(document: dict[
         except ValidationError as error:
             # the features' values are the model's own decoder's business
             assert {issue["loc"][0] for issue in error.errors()} == {"features"}  # noqa: PT017
+
+
+async def test_an_explanation_goes_on_as_it_came() -> None:
+    """A decision could not be explained later: its reasons would be lost, or changed, between two topics."""
+    explanation = {
+        "method": "linear-exact",
+        "scale": "log-odds",
+        "base_value": -0.1,
+        "output": 1.2345678901234567,
+        "contributions": {"wind": 1.0, "a feature that is called otherwise by now": 0.1},
+        "reference_rows": 3,
+        "reference_sha256": "0" * 64,
+        "of a later release": [1, 2],
+    }
+    outcome = await checked(raw(features() | {"explanation": explanation}))
+    (forwarded,) = outcome.emitted
+    assert json.loads(forwarded.value or b"")["explanation"] == explanation
+    broken = await checked(raw(features() | {"explanation": explanation | {"output": "much"}}))
+    assert [parked.code for parked in broken.parked] == [Reason.NOT_AN_EVENT]
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1), st.sampled_from([None, 1, 7]))

@@ -377,6 +377,23 @@ class Rollout(_Part):
     )
 
 
+class Explanations(_Part):
+    """Which live predictions are explained off the response path. Asked for, any prediction is."""
+
+    sample: Probability = Field(
+        default=0, description="share of the live predictions; a hash of the prediction id draws"
+    )
+    permutations: int = Field(
+        default=200, ge=2, le=2_000, description="orders walked for one answer of a model that does not add"
+    )
+
+
+class Serving(_Part):
+    """How the model is served."""
+
+    explanations: Explanations = Explanations()
+
+
 class ModelSpec(_Part):
     """One model, whole. See `docs/reference/model-spec.md` for an annotated example."""
 
@@ -393,6 +410,7 @@ class ModelSpec(_Part):
     retraining: Retraining = Retraining()
     rollout: Rollout = Rollout()
     capture: Literal["buffered", "acknowledged"] = "buffered"
+    serving: Serving = Serving()
 
     @field_validator("label", mode="before")
     @classmethod

@@ -38,7 +38,7 @@ from tailrace_contracts.events.performance import (
     PerformanceEstimated,
     PerformanceMeasured,
 )
-from tailrace_contracts.events.predictions import ArmOutput, PredictionMade
+from tailrace_contracts.events.predictions import ArmOutput, Explanation, PredictionMade
 from tailrace_contracts.events.specs import SpecApplied, SpecTookEffect
 from tailrace_contracts.events.statistics import (
     CategoricalSummary,
@@ -90,6 +90,7 @@ __all__ = [
     "EventReplayed",
     "Evidence",
     "ExampleLabelled",
+    "Explanation",
     "FeatureValue",
     "FrequentValue",
     "GroupRates",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from tailrace_contracts.events.event import Event, Value
+from tailrace_contracts.events.predictions import Explanation
 from tailrace_contracts.events.vocabulary import Arm, FeatureValue, Identifier, Outcome
 from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import Name
@@ -29,6 +30,7 @@ class InferenceRequested(Event):
     )
     entity: Identifier | None = None
     time: AwareDatetime | None = Field(default=None, description="none: the record's time")
+    explain: bool = Field(default=False, description="answer each row with what its features contributed")
 
 
 class AnsweredRow(Value):
@@ -37,6 +39,7 @@ class AnsweredRow(Value):
     prediction_id: Identifier
     prediction: Outcome
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    explanation: Explanation | None = None
 
 
 class InferenceAnswered(Event):

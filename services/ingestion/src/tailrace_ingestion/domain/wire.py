@@ -28,6 +28,21 @@ class Output(Struct, frozen=True, gc=False):
     revision: Annotated[int, Meta(ge=0)] | None = None
 
 
+class Explanation(Struct, frozen=True, gc=False):
+    """Why it answered that: `Explanation` of the contracts. It is checked and goes on as it came."""
+
+    method: Literal["linear-exact", "sampling-shapley"]
+    scale: Literal["log-odds", "probability", "value"]
+    base_value: float
+    output: float
+    contributions: dict[str, float]
+    reference_rows: Annotated[int, Meta(ge=1)]
+    reference_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    standard_errors: dict[str, float] = {}
+    permutations: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+
 class Prediction(Struct, frozen=True):
     """`PredictionMade` of the contracts. A producer may leave `type` out; what is forwarded has it."""
 
@@ -40,6 +55,7 @@ class Prediction(Struct, frozen=True):
     shadows: tuple[Output, ...] = ()
     entity: Annotated[str, Meta(max_length=128)] | None = None
     latency_ms: Annotated[float, Meta(ge=0)] | None = None
+    explanation: Explanation | None = None
 
 
 class Label(Struct, frozen=True, gc=False):
