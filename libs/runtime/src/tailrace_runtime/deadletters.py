@@ -12,8 +12,9 @@ from datetime import datetime
 
 from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import EventParked
-from tailrace_runtime.consumer import DeadLetterLimit, Parked
+from tailrace_runtime.consumer import DeadLetterLimit
 from tailrace_runtime.errors import DeadLetterLimitExceeded
+from tailrace_runtime.outcome import Parked
 from tailrace_runtime.records import Outgoing, Record, event_headers
 
 TOPIC = "dead-letters"

@@ -8,10 +8,7 @@ exception stops the partition, loudly. `loop.py` is the one place that turns the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tailrace_runtime.consumer import Outcome
+from tailrace_runtime.outcome import Outcome
 
 
 class TailraceError(Exception):

@@ -21,7 +21,7 @@ import structlog
 from tailrace_contracts.ranges import Log
 from tailrace_runtime import health
 from tailrace_runtime.clock import Clock
-from tailrace_runtime.consumer import ConsumerRole, Outcome, Parked
+from tailrace_runtime.consumer import ConsumerRole
 from tailrace_runtime.deadletters import DeadLetterRate, dead_letter
 from tailrace_runtime.errors import (
     DeadLetterLimitExceeded,
@@ -30,6 +30,7 @@ from tailrace_runtime.errors import (
     PoisonEvent,
     RetryLater,
 )
+from tailrace_runtime.outcome import Outcome, Parked
 from tailrace_runtime.ownership import GaveWayError
 from tailrace_runtime.producer import Publisher
 from tailrace_runtime.records import Outgoing, Record, Run

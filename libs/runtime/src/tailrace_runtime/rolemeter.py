@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from tailrace_contracts.ranges import Log
-from tailrace_runtime.consumer import Parked
 from tailrace_runtime.metrics import Metrics
+from tailrace_runtime.outcome import Parked
 from tailrace_runtime.records import Record
 
 

@@ -25,7 +25,7 @@ from tailrace_contracts.events import (
     WindowSpan,
 )
 from tailrace_contracts.spec import FairnessMonitor, ModelSpec, NumericalLabel, PerformanceMonitor
-from tailrace_monitoring.domain.estimation import Ledger
+from tailrace_monitoring.domain.ledger import Ledger
 from tailrace_monitoring.domain.spans import Spans
 from tailrace_statistics.columns import Moments
 from tailrace_statistics.error_gaps import compare_errors, error_rates, limit_of

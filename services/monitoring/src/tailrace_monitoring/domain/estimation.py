@@ -17,27 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
 
-from tailrace_contracts.events import (
-    Arm,
-    ArmOutput,
-    Estimate,
-    PerformanceEstimated,
-    Slice,
-    WindowSummarised,
-)
+from tailrace_contracts.events import Arm, Estimate, PerformanceEstimated, Slice, WindowSummarised
 from tailrace_contracts.ranges import LogRanges
 from tailrace_contracts.spec import EstimationMonitor, PerformanceMonitor
+from tailrace_monitoring.domain.cohorts import Cohort
+from tailrace_monitoring.domain.ledger import Basis
 from tailrace_statistics import estimation as statistics
-from tailrace_statistics.direct_loss import Foretold, mean_loss, root
-from tailrace_statistics.estimation import Array, Calibration, Estimated
-
-if TYPE_CHECKING:
-    from tailrace_monitoring.domain.cohorts import Cohort
+from tailrace_statistics.direct_loss import mean_loss, root
+from tailrace_statistics.estimation import Array, Estimated
 
 PAST_COHORTS = 60
 """Labelled cohorts that are looked at to learn from, newest first."""
@@ -47,65 +39,6 @@ JUDGED_COHORTS = 100
 
 JUDGED_BY = {"confidence-based": "accuracy", "direct-loss": "mae"}
 """The figure whose intervals are judged."""
-
-
-class Basis(BaseModel):
-    """What an estimate was learned on: how many examples, since when, from which log ranges.
-
-    Of classes it is a `calibration`; of a regression the absolute and the squared error to expect of the window.
-    """
-
-    calibration: Calibration | None = None
-    losses: tuple[Foretold, Foretold] | None = None
-    examples: int = 0
-    since: datetime
-    ranges: LogRanges
-
-
-class Ledger(BaseModel):
-    """What one cohort's estimate is made of.
-
-    Of classes: `outcomes` are labelled answers by cell, `served` all answers by bin. Of numbers: `answers` counts all.
-    """
-
-    outcomes: dict[str, int] = {}
-    served: tuple[list[float], list[float]] | None = None
-    answers: int | None = None
-    window: LogRanges = LogRanges()
-    basis: Basis | None = None
-    first: tuple[float, float] | None = None
-
-    def count(self, output: ArmOutput, *, selected: bool, positive: bool, by: int) -> None:
-        """Count one labelled answer; -1 takes one back."""
-        if output.probability is not None:
-            name = statistics.cell_name(selected=selected, positive=positive, probability=output.probability)
-            self.outcomes[name] = self.outcomes.get(name, 0) + by
-
-    def close(self, served: Array, basis: Basis | None, window: LogRanges) -> None:
-        """The window is closed: these are all answers. A later, fuller state of it replaces the one before."""
-        self.served = tuple([round(float(each), 2) for each in row] for row in served)  # type: ignore[assignment]  # two rows
-        self.window = window
-        self.basis = basis or self.basis
-
-    def close_numbers(self, answers: int, basis: Basis | None, window: LogRanges) -> None:
-        """The window of a regression is closed: so many answers were given."""
-        self.answers, self.window, self.basis = answers, window, basis or self.basis
-
-    @property
-    def known(self) -> Array:
-        """The labelled answers as a table."""
-        return statistics.table(self.outcomes)
-
-    @property
-    def labelled(self) -> int:
-        """How many answers with a probability are labelled."""
-        return sum(self.outcomes.values())
-
-    @property
-    def events(self) -> int:
-        """How many answers with a probability there are: those of the window, and more where later ones are labelled."""
-        served = np.zeros((2, statistics.BINS)) if self.served is None else np.asarray(self.served)
-        return self.labelled + round(float(statistics.unlabelled(served, self.known).sum()))
 
 
 class Trust(BaseModel):

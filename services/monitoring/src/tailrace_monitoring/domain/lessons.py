@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from tailrace_contracts.events import ArmOutput, ExampleLabelled, FeatureValue, WindowSummarised
 from tailrace_contracts.ranges import Log, LogRanges
 from tailrace_contracts.spec import EstimationMonitor, Feature, ModelSpec, NumericalFeature
-from tailrace_monitoring.domain.estimation import Basis
+from tailrace_monitoring.domain.ledger import Basis
 from tailrace_statistics.direct_loss import Foretold, Lessons
 from tailrace_statistics.multivariate import Table, table
 

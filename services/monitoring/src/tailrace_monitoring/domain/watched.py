@@ -26,7 +26,7 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import Log, LogRanges
 from tailrace_contracts.spec import ConceptDriftMonitor, Label, ModelSpec, NumericalLabel
-from tailrace_monitoring.domain import alerts, estimation
+from tailrace_monitoring.domain import alerts, estimation, ledger
 from tailrace_monitoring.domain.arms import answers, arm_title, champions_answer, loss
 from tailrace_monitoring.domain.cohort_book import CohortBook
 from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, CohortKey, asked_of, unfair_pairs
@@ -527,7 +527,7 @@ class ModelWatch:
         self,
         placed: tuple[Log, int, WindowSummarised],
         part: Slice,
-        basis: estimation.Basis | None,
+        basis: ledger.Basis | None,
         knowledge: Knowledge,
         now: datetime,
     ) -> None:
