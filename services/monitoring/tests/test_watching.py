@@ -27,6 +27,7 @@ from tailrace_contracts.events import (
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
 from tailrace_monitoring.adapters.river_detectors import detector
+from tailrace_monitoring.domain.examples import observe
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Placed, Tools
 from tailrace_monitoring.domain.watched import ModelWatch
@@ -623,7 +624,7 @@ async def observed_until_the_power_goes(world: World, known: Knowledge, placed: 
     """A sitting that is cut off after its work and before it is stored."""
     async with world.store.sitting(MODEL, 8000) as sitting:
         watch: ModelWatch = sitting.watch
-        watch.observe([placed], known, world.clock.now())
+        observe(watch, [placed], known, world.clock.now())
         raise RuntimeError("the power went")
 
 

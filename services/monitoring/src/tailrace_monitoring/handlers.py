@@ -15,12 +15,16 @@ from datetime import datetime
 from tailrace_contracts.events import WindowSummarised
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import NumericalLabel
+from tailrace_monitoring.domain.closed_cohorts import judge_labels
 from tailrace_monitoring.domain.cohorts import CohortKey
+from tailrace_monitoring.domain.examples import observe
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.lessons import Foretell, learn_losses
 from tailrace_monitoring.domain.multivariate import TellApart, Told, comparable, tell
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import trail_length
+from tailrace_monitoring.domain.window_estimates import estimate_numbers, estimate_window
+from tailrace_monitoring.domain.window_judgement import basis_of, judge_rows, reference_unusable, take_window
 from tailrace_monitoring.domain.windows import Reading
 from tailrace_monitoring.domain.yardsticks import NO_BASIS, Basis, Yardsticks, chance_together
 from tailrace_monitoring.ports import Gazette, Meter, References, ReferenceUnusable, Sitting, WatchStore
@@ -47,9 +51,9 @@ async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge
     async with watchers.store.sitting(model, trail_length(known.spec)) as sitting:
         watch = sitting.watch
         watch.cohorts.take(await sitting.cohorts(watch.cohorts.missing(batch, known.spec)))
-        watch.observe(batch, known, now)
+        observe(watch, batch, known, now)
         if watch.labels_to_judge:
-            watch.judge_labels(await _reference(sitting, None, known, watchers), known, now)
+            judge_labels(watch, await _reference(sitting, None, known, watchers), known, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
     return watch.waits(known, now)
@@ -74,16 +78,16 @@ async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowl
     async with watchers.store.sitting(placed[2].model, trail_length(known.spec)) as sitting:
         watch = sitting.watch
         trained_on = await _reference(sitting, placed[2], known, watchers)
-        basis = watch.basis(placed[2], trained_on, known)
+        basis = basis_of(watch, placed[2], trained_on, known)
         readings = await _readings(basis, placed[2], known, watchers)
         told = await _told_apart(basis, placed[2], known, watchers)
-        if watch.observe_window(placed, trained_on.columns, readings, known, now) and placed[2].closed:
+        if take_window(watch, placed, trained_on.columns, readings, known, now=now) and placed[2].closed:
             if isinstance(known.spec.label, NumericalLabel):
                 await _estimate_numbers(sitting, placed, known, watchers)
             else:
                 await _estimate(sitting, placed, known, now)
             if told is not None:
-                watch.judge_rows(placed[2], told, known, now)
+                judge_rows(watch, placed[2], told, known, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
 
@@ -98,7 +102,7 @@ async def _estimate(
         return
     sitting.watch.cohorts.take(await sitting.cohorts(sitting.watch.cohorts.unknown(keys)))
     past = {version: await sitting.labelled(version, start) for version in sorted({key.version for key in keys})}
-    sitting.watch.estimate_window(placed, past, known, now)
+    estimate_window(sitting.watch, placed, past, known, now)
 
 
 async def _estimate_numbers(
@@ -120,7 +124,7 @@ async def _estimate_numbers(
         basis = await asyncio.to_thread(
             learn_losses, lessons, window, known.spec, watch.state.regime, watchers.foretell
         )
-        watch.estimate_numbers(placed, part, basis, known, watchers.clock.now())
+        estimate_numbers(watch, placed, part, basis, known, now=watchers.clock.now())
 
 
 async def _told_apart(
@@ -147,7 +151,7 @@ async def _reference(sitting: Sitting, window: WindowSummarised | None, known: K
         return await watchers.references.basis(version.reference, version.version)
     except ReferenceUnusable as error:
         if window is not None:
-            sitting.watch.reference_unusable(version.version, str(error), window, known, watchers.clock.now())
+            reference_unusable(sitting.watch, version.version, str(error), window, known, now=watchers.clock.now())
         return NO_BASIS
 
 

@@ -70,3 +70,14 @@ class Knowledge:
         """Whether this version goes on learning."""
         version = self.versions.get(number)
         return version is not None and version.continual
+
+    @property
+    def basis_name(self) -> str:
+        """The name of what windows are measured against now; empty where there is nothing."""
+        monitor = self.spec.monitors.drift
+        if monitor is None:
+            return ""
+        if monitor.reference is not None:
+            return f"{monitor.reference.start.isoformat()}..{monitor.reference.end.isoformat()}"
+        version = self.versions.get(self.champion or 0)
+        return f"version {version.version}" if version and version.reference else ""

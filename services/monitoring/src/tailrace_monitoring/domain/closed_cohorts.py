@@ -1,0 +1,81 @@
+"""Cohorts that have just closed are judged: performance, fairness, and whether their labels have moved."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tailrace_contracts.events import AlertRaised
+from tailrace_monitoring.domain import alerts
+from tailrace_monitoring.domain.arms import arm_title
+from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, asked_of, unfair_pairs
+from tailrace_monitoring.domain.hushed import to_tell
+from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.label_drift import shift_of
+from tailrace_monitoring.domain.watched import ModelWatch
+from tailrace_monitoring.domain.windows import Measured
+from tailrace_monitoring.domain.yardsticks import Basis, chance_of_labels
+
+
+def judge(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
+    """Judge one cohort that has just closed; its labels wait for `judge_labels`, which needs a reference."""
+    if cohort.arm not in {"champion", "external"} or cohort.examples < MIN_COHORT_EXAMPLES:
+        return
+    _judge_performance(watch, cohort, knowledge, now)
+    if knowledge.spec.monitors.drift is not None and cohort.version == watch.state.champion:
+        watch.labels_to_judge.append(cohort)
+    if knowledge.spec.monitors.fairness.alert:
+        _judge_fairness(watch, cohort, knowledge, now)
+
+
+def judge_labels(watch: ModelWatch, trained_on: Basis, knowledge: Knowledge, now: datetime) -> None:
+    """Judge the labels of the cohorts that have just closed; `trained_on` is the champion's reference."""
+    monitor, drift, spec = knowledge.spec.monitors.drift, watch.state.labels, knowledge.spec
+    closed, watch.labels_to_judge = watch.labels_to_judge, []
+    drift.rebase(knowledge.basis_name)
+    for cohort in closed:
+        if monitor is None:
+            return
+        reference = trained_on.labels
+        if monitor.reference is not None:
+            drift.gather(cohort, monitor.reference)
+            reference = drift.of_period if cohort.span.start >= monitor.reference.end else None
+        if reference is None or min(reference.count, cohort.labels.count) < monitor.min_examples:
+            continue
+        shift = shift_of(cohort, reference, spec.label, chance_of_labels(spec))
+        alert, since = drift.judge(cohort, shift), drift.since or cohort.span.start
+        drifted = shift.deviations > shift.threshold
+        far = (shift.deviations, shift.threshold, False, drifted, alert, since)
+        for _ in to_tell(watch, [Measured(spec.label.name, "labels", *far)], knowledge, now):
+            raised = alerts.label_drift(watch.stamp(now), cohort, shift, since, spec)
+            watch.raise_alert(raised, knowledge, "feature-drift", watch.trail.first_from(since))
+
+
+def _judge_performance(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
+    for asked in asked_of(cohort, knowledge.spec.monitors.performance):
+        key = f"{arm_title(cohort.arm, cohort.version)}|{asked.metric}"
+        if asked.holds:
+            watch.state.breached.pop(key, None)
+            continue
+        since = watch.state.breached.setdefault(key, cohort.span.start)
+        raised = alerts.poor_performance(watch.stamp(now), cohort, asked, since)
+        _raise_for(watch, cohort, raised, knowledge)
+
+
+def _raise_for(watch: ModelWatch, cohort: Cohort, raised: AlertRaised, knowledge: Knowledge) -> None:
+    answers_now = cohort.version == watch.state.champion
+    first = watch.trail.first_from(max(cohort.span.start, watch.state.regime or cohort.span.start))
+    watch.raise_alert(raised, knowledge, "performance" if answers_now else None, first)
+
+
+def _judge_fairness(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
+    monitor, who = knowledge.spec.monitors.fairness, arm_title(cohort.arm, cohort.version)
+    before = {key: since for key, since in watch.state.breached.items() if key.startswith(f"{who}|fairness|")}
+    for found in unfair_pairs(cohort, monitor):
+        pair = found.pair
+        key = f"{who}|fairness|{pair.attribute}|{pair.rate}|{found.limit}"
+        since = watch.state.breached.setdefault(key, cohort.span.start)
+        before.pop(key, None)
+        raised = alerts.unfair(watch.stamp(now), cohort, found, found.allowed(monitor), since)
+        watch.raise_alert(raised, knowledge, None, None)
+    for key in before:
+        del watch.state.breached[key]
