@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tailrace_cli.alerts import Told, alert_document, kinds_of, mute_row, until_of
-from tailrace_cli.app import mute_alerts
+from tailrace_cli.commands.alerts import mute_alerts
 from tailrace_cli.connection import CommandError
 from tailrace_contracts.events import (
     AlertRaised,

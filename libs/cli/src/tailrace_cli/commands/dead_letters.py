@@ -9,16 +9,13 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from tailrace_cli import dead_letters as letters
+from tailrace_cli.commands.options import AsJson, OfModel
 from tailrace_cli.connection import Connection, run
 from tailrace_cli.dead_letter_cases import Case, Filter, State, moment, place
 from tailrace_cli.output import out, say, show
 
-dead_letters = typer.Typer(no_args_is_help=True, help="What could not be handled: list, show, replay.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Topic = Annotated[str, typer.Option(help="Only those of this topic, such as prediction-events.")]
 Code = Annotated[str, typer.Option(help="Only those with this reason code, such as unknown-model.")]
-OfModel = Annotated[str, typer.Option("--model", help="Only those of this model.")]
 By = Annotated[str, typer.Option(help="Only those parked by this service, role or service/role, such as validate.")]
 Text = Annotated[str, typer.Option(help="Only those with this text in reason, key or value.")]
 Since = Annotated[str | None, typer.Option(help="Only those parked since: 2h, 7d, or 2026-05-04T10:00 (UTC).")]
@@ -45,8 +42,7 @@ def _point(text: str | None, option: str) -> datetime | None:
         raise typer.BadParameter(msg) from None
 
 
-@dead_letters.command("list")
-def dead_list(  # noqa: PLR0917  # one option for each filter
+def list_letters(  # noqa: PLR0917  # one option for each filter
     topic: Topic = "",
     code: Code = "",
     model: OfModel = "",
@@ -71,8 +67,7 @@ def dead_list(  # noqa: PLR0917  # one option for each filter
         say(f"{len(found) - len(rows)} older ones are not shown")
 
 
-@dead_letters.command("show")
-def dead_show(
+def show_letter(
     record: Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET, as `list` shows it.")], as_json: AsJson = False
 ) -> None:
     """Show one dead letter whole: where it stood, why it was parked, its replays, and its bytes."""
@@ -94,8 +89,7 @@ def dead_show(
     say(letters.text(letter.value))
 
 
-@dead_letters.command("replay")
-def dead_replay(  # noqa: PLR0917  # one option for each filter
+def replay(  # noqa: PLR0917  # one option for each filter
     topic: Topic = "",
     code: Code = "",
     model: OfModel = "",
