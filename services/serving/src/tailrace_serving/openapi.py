@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from tailrace_serving.openapi_schemas import SCHEMAS
+
 VERSION = version("tailrace-serving")
 
 _MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": "rain"}
@@ -15,9 +17,6 @@ _VERSION = {
     "schema": {"type": "string"},
     "description": "a version that is served now, such as `7`, or one revision of a continual version, such as `7.12`",
 }
-_IDENTIFIER = {"type": "string", "minLength": 1, "maxLength": 128}
-_TIME = {"type": "string", "format": "date-time", "description": "event time, RFC 3339 with an offset; default: now"}
-_ENTITY = {**_IDENTIFIER, "description": "who the question is about; the same entity always meets the same arm"}
 
 _REFUSALS = {
     400: "not a request of this form: broken JSON, a wrong name, shape or datatype",
@@ -72,7 +71,7 @@ def document(max_body_bytes: int, max_rows: int) -> dict[str, Any]:
             },
             "/v1/models/{model}/predict": {"post": {**predict, "parameters": [_MODEL]}},
         },
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": SCHEMAS},
     }
 
 
@@ -110,117 +109,3 @@ def _content(description: str, schema: str) -> dict[str, Any]:
 
 def _reference(schema: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{schema}"}
-
-
-def _object(required: tuple[str, ...] | None = None, /, **properties: dict[str, Any]) -> dict[str, Any]:
-    names = properties if required is None else required
-    return {"type": "object", "required": list(names), "properties": properties}
-
-
-def _schemas() -> dict[str, Any]:
-    text: dict[str, Any] = {"type": "string"}
-    whole: dict[str, Any] = {"type": "integer"}
-    number: dict[str, Any] = {"type": "number"}
-    truth: dict[str, Any] = {"type": "boolean"}
-    features = {
-        "type": "object",
-        "additionalProperties": {"type": ["number", "string", "boolean", "null"]},
-        "description": "one value for each feature of the model's spec",
-    }
-    parameters = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
-    shape = {"type": "array", "items": whole}
-    ids = {"type": "array", "items": _IDENTIFIER}
-    answer: dict[str, Any] = {
-        "prediction_id": text,
-        "prediction": {**number, "description": "one of the label's classes, or the number of a regression"},
-        "probability": {
-            **number,
-            "minimum": 0,
-            "maximum": 1,
-            "description": "of the positive class; not of a regression",
-        },
-    }
-    tensor: dict[str, Any] = {"name": text, "datatype": text, "shape": shape, "data": {"type": "array"}}
-    described = _object(name=text, datatype=text, shape=shape)
-    return {
-        "Error": _object(error={**text, "description": "one sentence: what, where, what was expected"}),
-        "Server": _object(name=text, version=text, extensions={"type": "array", "items": text}),
-        "Live": _object(live=truth),
-        "Ready": _object(("ready",), ready=truth, error=text),
-        "ModelReady": _object(name=text, ready=truth, parameters=parameters),
-        "Model": _object(
-            name=text,
-            versions={"type": "array", "items": text},
-            platform=text,
-            inputs={"type": "array", "items": described},
-            outputs={"type": "array", "items": described},
-            parameters=parameters,
-        ),
-        "InferRequest": _object(
-            ("inputs",),
-            id=text,
-            parameters={
-                "type": "object",
-                "properties": {
-                    "prediction_id": {**_IDENTIFIER, "description": "for one row; default: made by the server"},
-                    "prediction_ids": {
-                        "anyOf": [{"type": "string", "description": "a JSON list in a string"}, ids],
-                        "description": "one for each row",
-                    },
-                    "entity": _ENTITY,
-                    "time": _TIME,
-                    "binary_data_output": {**truth, "description": "all outputs behind the JSON, as bytes"},
-                },
-            },
-            inputs={
-                "type": "array",
-                "minItems": 1,
-                "items": _object(
-                    ("name", "datatype", "shape"),
-                    **tensor,
-                    parameters={"type": "object", "properties": {"binary_data_size": {**whole, "minimum": 0}}},
-                ),
-            },
-            outputs={
-                "type": "array",
-                "items": _object(
-                    ("name",),
-                    name={"enum": ["prediction", "probability", "prediction_id"]},
-                    parameters={"type": "object", "properties": {"binary_data": truth}},
-                ),
-            },
-        ),
-        "InferResponse": _object(
-            ("model_name", "model_version", "parameters", "outputs"),
-            id=text,
-            model_name=text,
-            model_version=text,
-            parameters=parameters,
-            outputs={
-                "type": "array",
-                "items": _object(("name", "datatype", "shape"), **tensor, parameters=parameters),
-            },
-        ),
-        "PredictRequest": {
-            **_object(
-                (),
-                features=features,
-                rows={"type": "array", "minItems": 1, "items": features},
-                prediction_id=_IDENTIFIER,
-                prediction_ids=ids,
-                entity=_ENTITY,
-                time=_TIME,
-            ),
-            "oneOf": [{"required": ["features"]}, {"required": ["rows"]}],
-            "additionalProperties": False,
-        },
-        "PredictResponse": _object(
-            ("model", "arm", "version"),
-            model=text,
-            arm={"enum": ["champion", "canary", "shadow"]},
-            version=whole,
-            revision=whole,
-            **answer,
-            predictions={"type": "array", "items": _object(("prediction_id", "prediction"), **answer)},
-        ),
-    }
