@@ -23,7 +23,15 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tailrace_contracts.events import ClaimCheck, DeploymentChanged, Event, PredictionMade, SpecApplied, VersionChanged
+from tailrace_contracts.events import (
+    ClaimCheck,
+    DeploymentChanged,
+    Event,
+    PredictionMade,
+    ServingMeasured,
+    SpecApplied,
+    VersionChanged,
+)
 from tailrace_contracts.spec import ModelSpec, OnlineLearner
 from tailrace_models import ONNX, RIVER, RiverModel, column_names
 from tailrace_runtime.follower import Follower
@@ -33,7 +41,7 @@ from tailrace_runtime.records import Record, outgoing
 from tailrace_runtime.service import Service
 from tailrace_runtime.topics import create_all
 from tailrace_serving.app import create_service
-from tailrace_serving.main import REQUESTS_IN, TOPIC_OUT, TOPICS_IN
+from tailrace_serving.main import MEASUREMENTS_OUT, REQUESTS_IN, TOPIC_OUT, TOPICS_IN
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import RAIN, applied, deployed, rain_spec, versioned
 from tailrace_testing import Broker, OwnBroker, eventually
@@ -143,7 +151,7 @@ class Site:
 @asynccontextmanager
 async def running(site: Site) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """The service, running in this process until the block ends, and a client."""
-    service = create_service(TOPICS_IN, REQUESTS_IN, TOPIC_OUT, site.settings)
+    service = create_service(TOPICS_IN, REQUESTS_IN, TOPIC_OUT, MEASUREMENTS_OUT, site.settings)
     stop = asyncio.Event()
     task = asyncio.create_task(service.run(stop))
     try:
@@ -217,6 +225,27 @@ async def test_real_client_real_artefacts_real_topic(site: Site) -> None:
     assert event.served is not None
     assert event.served.version == 1
     assert [(each.arm, each.version, each.revision) for each in event.shadows] == [("shadow", 2, 4)]
+
+
+async def test_how_versions_answered_is_told_on_its_topic(site: Site) -> None:
+    """If it failed, nobody could see on Kafka that a version fails or became slow."""
+    told: list[ServingMeasured] = []
+    follower = Follower(
+        site.settings,
+        MEASUREMENTS_OUT,
+        lambda event, _: told.append(event) if isinstance(event, ServingMeasured) else None,
+    )
+    await follower.start()
+    await site.champion()
+    async with running(site) as (_, client):
+        for number in range(5):
+            await asked(client, f"m-{number}")
+    await eventually(lambda: sum(arm.answered for each in told for arm in each.arms) == 5)
+    await follower.stop()
+    (process,) = {each.process for each in told}
+    assert process.startswith(site.settings.instance)
+    assert [each.sequence for each in told] == list(range(1, len(told) + 1))
+    assert sum(count for each in told for arm in each.arms for count in arm.durations.values()) == 5
 
 
 def inputs(rows: int, *, binary: bool = True, humidity: float = 40) -> list[InferInput]:

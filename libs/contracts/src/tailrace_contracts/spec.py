@@ -311,6 +311,17 @@ class FairnessMonitor(_Part):
     alert: bool = True
 
 
+class ServingMonitor(_Part):
+    """How versions answer, as serving measures it: calls that fail, and how long calls take."""
+
+    max_error_rate: Share | None = Field(
+        default=0.01, description="a version that fails on a larger share of rows raises an alert; null: none does"
+    )
+    max_p99_ms: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="a version whose 99th percentile of call times is longer raises an alert"
+    )
+
+
 _PER_DAYS = r"^(\d+(?:\.\d+)?) per (\d+(?:\.\d+)?) days?$"
 
 
@@ -330,6 +341,7 @@ class Monitors(_Part):
     performance: PerformanceMonitor = PerformanceMonitor()
     estimation: EstimationMonitor | None = EstimationMonitor()
     fairness: FairnessMonitor = FairnessMonitor()
+    serving: ServingMonitor = ServingMonitor()
 
     @field_validator("expected_false_alarms")
     @classmethod
@@ -358,6 +370,67 @@ class Retraining(_Part):
     )
 
 
+GateMetric = Literal["true_positive_rate", "false_positive_rate", "selection_rate", "accuracy", "mae"]
+
+
+class FairnessGate(_Part):
+    """No protected group may fare worse with the candidate than with the champion, on the same examples."""
+
+    metric: GateMetric | None = Field(
+        default=None,
+        description="what must not get worse in any group; default: true_positive_rate, of a regression mae",
+    )
+    margin: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="how much worse a group may fare; of mae, a share of the label's scale"
+    )
+    min_group_examples: int = Field(
+        default=200, gt=0, description="examples that a group's metric is of, before the group is judged"
+    )
+
+
+class DataQualityGate(_Part):
+    """What came in during the trial was fit to judge by, of every feature."""
+
+    max_invalid_rate: Probability = Field(
+        default=0.05, description="largest share of values beyond the limits or outside the categories"
+    )
+    max_missing_rate: Probability | None = Field(default=None, description="largest share of missing values")
+    min_events: int = Field(default=200, gt=0, description="events before it is judged")
+
+
+class LatencyGate(_Part):
+    """The candidate answers one row fast enough: in milliseconds, beside the champion, or both."""
+
+    max_p99_ms: Annotated[float, Field(gt=0)] | None = None
+    max_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="largest allowed ratio of its 99th percentile to the champion's"
+    )
+    min_calls: int = Field(default=500, gt=0, description="timed calls of each before it is judged")
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Self:
+        if self.max_p99_ms is None and self.max_ratio is None:
+            msg = "the latency gate needs max_p99_ms, max_ratio, or both"
+            raise ValueError(msg)
+        return self
+
+
+class ErrorsGate(_Part):
+    """The candidate fails on few rows."""
+
+    max_error_rate: Share = 0.01
+    min_rows: int = Field(default=500, gt=0, description="rows it was asked before it is judged")
+
+
+class Gates(_Part):
+    """What a candidate has to pass beside the comparison, in every stage. A gate that is not named is not there."""
+
+    fairness: FairnessGate | None = None
+    data_quality: DataQualityGate | None = None
+    latency: LatencyGate | None = None
+    errors: ErrorsGate | None = None
+
+
 class Rollout(_Part):
     """What a candidate has to show. Counts are labelled examples on which candidate and champion both answered."""
 
@@ -372,7 +445,8 @@ class Rollout(_Part):
         ge=0,
         description="so long the champion before stands by, unseen, to return when it is better; 0: it does not",
     )
-    rollback_on: tuple[Literal["performance"], ...] = Field(
+    gates: Gates = Gates()
+    rollback_on: tuple[Literal["performance", "errors", "latency", "fairness"], ...] = Field(
         default=(), description="alerts on a champion that return the one that stands by"
     )
 
@@ -443,6 +517,27 @@ class ModelSpec(_Part):
         return self
 
     @model_validator(mode="after")
+    def _rollout_fits(self) -> Self:
+        rollout, serving = self.rollout, self.monitors.serving
+        fairness = rollout.gates.fairness
+        if (fairness is not None or "fairness" in rollout.rollback_on) and not self.protected:
+            msg = "rollout asks for fairness, and nothing is protected; name the features whose groups count there"
+            raise ValueError(msg)
+        if "latency" in rollout.rollback_on and serving.max_p99_ms is None:
+            msg = "rollout.rollback_on names latency, and monitors.serving.max_p99_ms does not say what is too slow"
+            raise ValueError(msg)
+        if "errors" in rollout.rollback_on and serving.max_error_rate is None:
+            msg = "rollout.rollback_on names errors, and monitors.serving.max_error_rate does not say how many are too many"
+            raise ValueError(msg)
+        if fairness is not None and fairness.metric is not None:
+            regression = self.task == "regression"
+            if regression != (fairness.metric == "mae"):
+                fitting = "mae" if regression else "true_positive_rate, false_positive_rate, selection_rate or accuracy"
+                msg = f"rollout.gates.fairness: a {self.task} model has no {fairness.metric}; name {fitting}"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _names_fit(self) -> Self:
         names = [feature.name for feature in self.features]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -474,6 +569,12 @@ class ModelSpec(_Part):
     def feature_names(self) -> tuple[str, ...]:
         """The features' names, in the order of the spec: the column order of every matrix made from it."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def fairness_gate(self) -> tuple[FairnessGate, GateMetric]:
+        """The gate on groups, or what it would be, and the metric that it is about."""
+        gate = self.rollout.gates.fairness or FairnessGate()
+        return gate, gate.metric or ("mae" if self.task == "regression" else "true_positive_rate")
 
     @property
     def class_label(self) -> ClassLabel:

@@ -10,9 +10,17 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
-from tailrace_contracts.events import Event, ExampleLabelled, WindowSummarised, decode
+from tailrace_contracts.events import Event, ExampleLabelled, ServingMeasured, WindowSummarised, decode
+from tailrace_contracts.ranges import Log
 from tailrace_monitoring.domain.state import Placed
-from tailrace_monitoring.handlers import Watchers, by_model, let_time_pass, observe_examples, observe_window
+from tailrace_monitoring.handlers import (
+    Watchers,
+    by_model,
+    let_time_pass,
+    observe_answers,
+    observe_examples,
+    observe_window,
+)
 from tailrace_monitoring.ports import Notebook
 from tailrace_runtime.consumer import Outcome, Parked, Stateless
 from tailrace_runtime.records import Record
@@ -80,6 +88,21 @@ class WatchRole(Stateless):
                 reading.park_unknown(window.model, [record])
             else:
                 await observe_window((record.log, record.offset, window), known, self._watchers)
+        return Outcome(parked=reading.parked)
+
+    async def answers(self, records: Sequence[Record]) -> Outcome:
+        """`serving-measurements`, model by model."""
+        reading = Reading(records)
+        measured: dict[str, list[tuple[Log, int, ServingMeasured]]] = {}
+        for record, event in reading.events:
+            if isinstance(event, ServingMeasured):
+                measured.setdefault(event.model, []).append((record.log, record.offset, event))
+        for model, batch in measured.items():
+            known = await self._watchers.gazette.model(model)
+            if known is None:
+                reading.park_unknown(model, _of(model, reading.events))
+            elif await observe_answers(model, batch, known, self._watchers):
+                self._wait_for(model)
         return Outcome(parked=reading.parked)
 
     async def notes(self, records: Sequence[Record]) -> Outcome:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tailrace_contracts.events import WindowSummarised
+from tailrace_contracts.events import ServingMeasured, WindowSummarised
 from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import NumericalLabel
 from tailrace_monitoring.domain.closed_cohorts import judge_labels
@@ -20,6 +20,7 @@ from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.examples import observe
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.lessons import Foretell, learn_losses
+from tailrace_monitoring.domain.measurements import take_measurements
 from tailrace_monitoring.domain.multivariate import TellApart, Told, comparable, tell
 from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import trail_length
@@ -90,6 +91,19 @@ async def observe_window(placed: tuple[Log, int, WindowSummarised], known: Knowl
                 judge_rows(watch, placed[2], told, known, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
+
+
+async def observe_answers(
+    model: str, batch: Sequence[tuple[Log, int, ServingMeasured]], known: Knowledge, watchers: Watchers
+) -> bool:
+    """What serving measured of one model, in order of the log. Gives back whether more is to be done in time."""
+    now = watchers.clock.now()
+    async with watchers.store.sitting(model, trail_length(known.spec)) as sitting:
+        watch = sitting.watch
+        take_measurements(watch, batch, known, now)
+        changes = watch.changes
+    watchers.meter.report(watch, changes)
+    return watch.waits(known, now)
 
 
 async def _estimate(

@@ -9,6 +9,7 @@ REPORTS = ("training-progressed", "label-coverage")
 TOPICS_IN: app.TopicsIn = {
     "labelled-examples": WatchRole.examples,
     "feature-statistics": WatchRole.windows,
+    "serving-measurements": WatchRole.answers,
 } | dict.fromkeys(DECISIONS + REPORTS, WatchRole.notes)
 TOPICS_OUT = app.topics_out("evaluations", "alerts", "training-requested")
 

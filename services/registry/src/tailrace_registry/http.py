@@ -21,6 +21,7 @@ from tailrace_contracts.events import (
     CanaryArm,
     DeploymentChanged,
     Event,
+    GateJudged,
     Mute,
     SpecApplied,
     Stage,
@@ -94,6 +95,7 @@ class VersionLine(BaseModel):
     revision: int
     examples: int
     metrics: dict[str, float]
+    gates: tuple[GateJudged, ...]
     time: AwareDatetime
 
 

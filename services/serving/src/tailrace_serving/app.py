@@ -1,6 +1,6 @@
 """How the service is put together.
 
-Started in this order, and stopped in the reverse: producer, capture, the three followers, the loader, and then the
+Started in this order, and stopped in the reverse: producer, measuring, capture, the three followers, the loader, and then the
 routes open and the roles run. So a stop first ends the requests, then the loading, then flushes what is captured, then
 the producer. Of the two roles, `http` is the server itself, which every process has; `requests` is a consumer group.
 """
@@ -29,6 +29,7 @@ from tailrace_serving.domain.arms import Table
 from tailrace_serving.domain.buffer import CaptureBuffer
 from tailrace_serving.handlers import Desk
 from tailrace_serving.http import Front, Limits
+from tailrace_serving.measuring import Measuring
 from tailrace_serving.metrics import INSTRUMENTS
 from tailrace_serving.ports import Artefacts, EventLog, Meter
 from tailrace_serving.requests import Requests
@@ -46,6 +47,7 @@ def create_service(
     topics_in: Routes,
     requests_in: RequestRoutes,
     topic_out: str,
+    measurements_out: str,
     settings: ServingSettings | None = None,
     *,
     artefacts: Artefacts | None = None,
@@ -65,7 +67,16 @@ def create_service(
         retry_seconds=settings.artefact_retry_seconds,
     )
     followers = [Follower(settings, topic, loader.on_event, metrics=metrics) for topic in topics_in]
-    desk = Desk(clock or SystemClock(), new_id, metrics)
+    clock = clock or SystemClock()
+    measuring = Measuring(
+        table,
+        producer,
+        measurements_out,
+        clock,
+        process=f"{settings.instance[:80]}-{new_id()}",
+        every_seconds=settings.measure_seconds,
+    )
+    desk = Desk(clock, new_id, metrics)
     front = Front(table, loader.waiting, capture, desk, limits_of(settings))
     return Service(
         "serving",
@@ -75,7 +86,7 @@ def create_service(
             "requests": requests_role(settings, requests_in, topic_out, table=table, desk=desk, producer=producer),
         },
         front.application(),
-        [capture, *followers, loader],
+        [measuring, capture, *followers, loader],
         producer=producer,
         metrics=metrics,
     )

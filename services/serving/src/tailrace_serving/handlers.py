@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from time import perf_counter
 from typing import NamedTuple
 
 import structlog
 
-from tailrace_contracts.events import VersionChanged
+from tailrace_contracts.events import FeatureValue, VersionChanged
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Loaded, Member, Table
 from tailrace_serving.domain.buffer import Captured
 from tailrace_serving.domain.deployment import Facts, arranged, plan, reusable
@@ -40,6 +41,8 @@ class Inference(NamedTuple):
     time: datetime
     latency_ms: float
     trace: bytes | None = None
+    alone: bool = True
+    """Whether the row was asked alone, so that its call was timed."""
 
 
 class Answered(NamedTuple):
@@ -67,18 +70,50 @@ async def answer(desk: Desk, arms: Arms, question: Question, version: str | None
     served = arms.named(version) if version else arms.choose(question.entity or ids[0])
     rows = [row.seen for row in question.rows]
     try:
-        answers = await served.loaded.predictor.predict(rows)
+        answers = await _asked(arms, served, rows)
     except ArmFailed as failure:
         desk.meter.count("tailrace_arm_failures_total", model=arms.model, arm=served.arm)
         if served.arm != "canary" or version or arms.champion is None:
             raise _failed(arms, served, failure) from failure
         served = Member("champion", arms.champion)
         try:
-            answers = await served.loaded.predictor.predict(rows)
+            answers = await _asked(arms, served, rows)
         except ArmFailed as second:
             raise _failed(arms, served, second) from second
     desk.meter.count("tailrace_inferences_total", len(rows), model=arms.model, arm=served.arm)
     return Answered(served, answers, ids)
+
+
+async def _asked(arms: Arms, member: Member, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
+    """A version's answers, counted in the model's tally. Raises ArmFailed."""
+    version, began = member.loaded.version, perf_counter()
+    try:
+        answers = await member.loaded.predictor.predict(rows)
+    except ArmFailed:
+        arms.tally.failed(member.arm, version, len(rows))
+        raise
+    arms.tally.answered(member.arm, version, len(rows), perf_counter() - began if len(rows) == 1 else None)
+    return answers
+
+
+async def _asked_apart(arms: Arms, member: Member, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
+    """The same; now and then the first of several rows is asked alone, to be timed."""
+    if len(rows) == 1 or not arms.tally.is_due(member.arm, member.loaded.version, perf_counter()):
+        return await _asked(arms, member, rows)
+    return [*await _asked(arms, member, rows[:1]), *await _asked(arms, member, rows[1:])]
+
+
+async def _time_served(first: Inference) -> None:
+    """Of a version that was asked with several rows, one row is timed: it is asked again, and the answer dropped."""
+    arms, member = first.arms, first.served
+    if first.alone or not arms.tally.is_due(member.arm, member.loaded.version, perf_counter()):
+        return
+    began = perf_counter()
+    try:
+        await member.loaded.predictor.predict([first.row.seen])
+    except ArmFailed:
+        return
+    arms.tally.timed(member.arm, member.loaded.version, perf_counter() - began)
 
 
 def _failed(arms: Arms, served: Member, failure: ArmFailed) -> Refused:
@@ -93,9 +128,11 @@ def inferences(
     desk: Desk, arms: Arms, question: Question, answered: Answered, seconds: float, *, trace: bytes | None = None
 ) -> list[Inference]:
     """The answered rows, as what is to be captured."""
-    time = question.time or desk.clock.now()
+    time, alone = question.time or desk.clock.now(), len(question.rows) == 1
     return [
-        Inference(arms, answered.served, row, each, identity, question.entity, time, round(seconds * 1000, 3), trace)
+        Inference(
+            arms, answered.served, row, each, identity, question.entity, time, round(seconds * 1000, 3), trace, alone
+        )
         for row, each, identity in zip(question.rows, answered.answers, answered.prediction_ids, strict=True)
     ]
 
@@ -105,9 +142,10 @@ async def others_answers(meter: Meter, batch: Sequence[Inference]) -> list[list[
     outputs: list[list[Output]] = [[] for _ in batch]
     rows = [inference.row.seen for inference in batch]
     first = batch[0]
+    await _time_served(first)
     for member in first.arms.others(first.served.loaded):
         try:
-            answers = await member.loaded.predictor.predict(rows)
+            answers = await _asked_apart(first.arms, member, rows)
         except ArmFailed:
             meter.count("tailrace_arm_failures_total", model=first.arms.model, arm=member.arm)
             continue

@@ -12,12 +12,12 @@ TOPICS_IN: consumers.Routes = {
     "deployments": {e.DeploymentChanged: Facts.learn_deployment},
 }
 REQUESTS_IN: app.RequestRoutes = {"inference-requests": Requests.handle}
-TOPIC_OUT = "prediction-events"
+TOPIC_OUT, MEASUREMENTS_OUT = "prediction-events", "serving-measurements"
 
 
 def run() -> None:
     """Run the service."""
-    main(lambda: app.create_service(TOPICS_IN, REQUESTS_IN, TOPIC_OUT))
+    main(lambda: app.create_service(TOPICS_IN, REQUESTS_IN, TOPIC_OUT, MEASUREMENTS_OUT))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class ServingSettings(ServiceSettings):
         default=2_147_483_648, gt=0, description="of models loaded at once; the least recently asked are put away"
     )
     remembered_reply_bytes: int = Field(default=33_554_432, gt=0, description="of replies, to answer repetitions alike")
+    measure_seconds: float = Field(default=1, gt=0, description="between two measurements of how versions answer")
     artefact_retry_seconds: float = Field(default=10, gt=0, description="between attempts to load a bad artefact")
 
     @field_validator("reply_topics", mode="before")

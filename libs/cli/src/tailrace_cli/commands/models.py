@@ -13,9 +13,7 @@ from tailrace_cli.output import say, show
 from tailrace_cli.registry import issue, outcome
 from tailrace_cli.state import known
 from tailrace_contracts import load_spec
-from tailrace_contracts.events import (
-    ApplySpec,
-)
+from tailrace_contracts.events import ApplySpec, VersionChanged
 
 
 def apply(
@@ -54,13 +52,23 @@ def models(as_json: AsJson = False) -> None:
             "examples": each.lineage.examples,
             "accuracy": round(each.metrics["accuracy"], 4) if "accuracy" in each.metrics else None,
             **({"mae": float(f"{each.metrics['mae']:.4g}")} if "mae" in each.metrics else {}),
+            **({"gates": _gates(each, as_json=as_json)} if each.gates else {}),
             "trained_on": str(each.lineage.trained_on),
         }
         for model in sorted(facts.specs)
         for each in sorted(facts.versions.get(model, {}).values(), key=lambda version: version.version)
     ]
     errors = ("mae",) if any("mae" in row for row in rows) else ()
-    columns = ("model", "version", "role", "learner", "examples", "accuracy", *errors, "trained_on")
+    gates = ("gates",) if any("gates" in row for row in rows) else ()
+    columns = ("model", "version", "role", "learner", "examples", "accuracy", *errors, *gates, "trained_on")
     none = dict.fromkeys(columns) | {"version": None if as_json else "none yet"}
     rows += [none | {"model": model} for model in sorted(facts.specs) if model not in facts.versions]
     show(rows, as_json=as_json, empty="no models; apply a spec with `tailrace apply SPEC.yaml`", columns=columns)
+
+
+def _gates(version: VersionChanged, *, as_json: bool) -> object:
+    """How a version stands at the gates of its trial; for people only failures are explained."""
+    if as_json:
+        return [gate.model_dump(mode="json") for gate in version.gates]
+    said = (f"{gate.gate} {gate.state}" + f": {gate.reason}" * (gate.state == "failed") for gate in version.gates)
+    return "; ".join(said)

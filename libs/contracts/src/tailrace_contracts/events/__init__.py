@@ -30,15 +30,19 @@ from tailrace_contracts.events.event import Event, Value, utc
 from tailrace_contracts.events.inference import AnsweredRow, InferenceAnswered, InferenceRequested
 from tailrace_contracts.events.labels import CoverageMeasured, ExampleLabelled, LabelGiven
 from tailrace_contracts.events.performance import (
+    AnswersMeasured,
     ArmsCompared,
     Bounds,
     Estimate,
     GroupRates,
     GroupsCompared,
+    GroupWorsened,
+    InputMeasured,
     PerformanceEstimated,
     PerformanceMeasured,
 )
 from tailrace_contracts.events.predictions import ArmOutput, Explanation, PredictionMade
+from tailrace_contracts.events.serving import ArmMeasured, ServingMeasured
 from tailrace_contracts.events.specs import SpecApplied, SpecTookEffect
 from tailrace_contracts.events.statistics import (
     CategoricalSummary,
@@ -51,7 +55,7 @@ from tailrace_contracts.events.statistics import (
     WindowSummarised,
 )
 from tailrace_contracts.events.training import CandidateTrained, RevisionTrained, TrainingProgressed, TrainingRequested
-from tailrace_contracts.events.versions import CanaryArm, DeploymentChanged, Evidence, VersionChanged
+from tailrace_contracts.events.versions import CanaryArm, DeploymentChanged, Evidence, GateJudged, VersionChanged
 from tailrace_contracts.events.vocabulary import (
     AlertKind,
     Arm,
@@ -68,9 +72,11 @@ __all__ = [
     "AlertKind",
     "AlertRaised",
     "AnsweredRow",
+    "AnswersMeasured",
     "AnyEvent",
     "ApplySpec",
     "Arm",
+    "ArmMeasured",
     "ArmOutput",
     "ArmsCompared",
     "AuditRecorded",
@@ -93,11 +99,14 @@ __all__ = [
     "Explanation",
     "FeatureValue",
     "FrequentValue",
+    "GateJudged",
     "GroupRates",
+    "GroupWorsened",
     "GroupsCompared",
     "Identifier",
     "InferenceAnswered",
     "InferenceRequested",
+    "InputMeasured",
     "LabelGiven",
     "Line",
     "Lineage",
@@ -117,6 +126,7 @@ __all__ = [
     "RevisionTrained",
     "RollbackModel",
     "SampledRow",
+    "ServingMeasured",
     "Slice",
     "SpecApplied",
     "SpecTookEffect",

@@ -22,6 +22,9 @@ class AlertRaised(Event):
     model: Name
     kind: AlertKind
     subject: str = Field(description="the feature, version or group that moved")
+    version: int | None = Field(
+        default=None, description="the version whose answers it is about, where it is about one"
+    )
     statistic: str
     value: float
     threshold: float

@@ -15,6 +15,7 @@ from tailrace_contracts.events.inference import InferenceAnswered, InferenceRequ
 from tailrace_contracts.events.labels import CoverageMeasured, ExampleLabelled, LabelGiven
 from tailrace_contracts.events.performance import ArmsCompared, PerformanceEstimated, PerformanceMeasured
 from tailrace_contracts.events.predictions import PredictionMade
+from tailrace_contracts.events.serving import ServingMeasured
 from tailrace_contracts.events.specs import SpecApplied, SpecTookEffect
 from tailrace_contracts.events.statistics import PartialSummarised, WindowSummarised
 from tailrace_contracts.events.training import CandidateTrained, RevisionTrained, TrainingProgressed, TrainingRequested
@@ -29,6 +30,7 @@ AnyEvent = Annotated[
     | InferenceAnswered
     | PartialSummarised
     | WindowSummarised
+    | ServingMeasured
     | SpecApplied
     | SpecTookEffect
     | TrainingRequested

@@ -9,7 +9,52 @@ from pydantic import AwareDatetime, Field
 from tailrace_contracts.events.event import Event, Value
 from tailrace_contracts.events.vocabulary import Arm, Identifier, WindowSpan
 from tailrace_contracts.ranges import LogRanges
-from tailrace_contracts.spec import FairnessRate, Name
+from tailrace_contracts.spec import FairnessRate, GateMetric, Name
+
+
+class Bounds(Value):
+    """A confidence interval, both ends included. An `upper` of None: there is no upper bound."""
+
+    lower: float
+    upper: float | None
+
+
+class GroupWorsened(Value):
+    """One protected group under candidate and champion, on the same examples.
+
+    `worsening` says by how much the group fares worse with the candidate; its interval holds at every moment, together
+    with those of the other groups.
+    """
+
+    attribute: str
+    group: str
+    examples: int = Field(ge=0, description="that the metric is of: of a true positive rate the positive ones")
+    champion: float
+    candidate: float
+    worsening: float
+    interval: Bounds
+
+
+class AnswersMeasured(Value):
+    """How a version answered on trial: rows, those that it failed on, and the time that a call with one row took."""
+
+    version: int = Field(ge=1)
+    answered: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    timed: int = Field(default=0, ge=0, description="calls that were timed")
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    p99_interval: Bounds | None = Field(default=None, description="at 95 %, by the order of the times")
+
+
+class InputMeasured(Value):
+    """What came in during a trial: for each feature the shares of bad and of missing values, where there are any."""
+
+    events: int = Field(ge=0)
+    invalid_rates: dict[str, float] = Field(default={})
+    missing_rates: dict[str, float] = Field(default={})
+    windows: int = Field(ge=0)
+    derived_from: LogRanges
 
 
 class ArmsCompared(Event):
@@ -35,15 +80,13 @@ class ArmsCompared(Event):
     lower: float
     upper: float
     verdict: Literal["better", "worse", "undecided"]
+    group_metric: GateMetric | None = Field(default=None, description="what `groups` are compared by")
+    groups: tuple[GroupWorsened, ...] = Field(default=(), description="where the spec asks how groups fare")
+    answers: tuple[AnswersMeasured, ...] = Field(default=(), description="of champion and candidate in this stage")
+    answers_from: LogRanges = Field(default=LogRanges(), description="what `answers` were computed from")
+    input: InputMeasured | None = None
     derived_from: LogRanges
     time: AwareDatetime
-
-
-class Bounds(Value):
-    """A confidence interval, both ends included. An `upper` of None: there is no upper bound."""
-
-    lower: float
-    upper: float | None
 
 
 class GroupRates(Value):

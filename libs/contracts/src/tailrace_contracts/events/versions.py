@@ -22,6 +22,15 @@ class Evidence(Value):
     derived_from: LogRanges = LogRanges()
 
 
+class GateJudged(Value):
+    """How a version on trial stands at one gate of the spec: in a sentence with the numbers, and from which records."""
+
+    gate: Literal["fairness", "data-quality", "latency", "errors"]
+    state: Literal["passed", "failed", "waiting"]
+    reason: str
+    derived_from: LogRanges = LogRanges()
+
+
 class VersionChanged(Event):
     """The whole of one version as it now stands (compacted by model and version)."""
 
@@ -37,6 +46,9 @@ class VersionChanged(Event):
     reference: ClaimCheck | None = None
     lineage: Lineage
     metrics: dict[str, float] = Field(default={})
+    gates: tuple[GateJudged, ...] = Field(
+        default=(), description="the gates of its trial, as they were judged when one of them last changed"
+    )
     time: AwareDatetime
 
 

@@ -42,7 +42,7 @@ Arm = Literal["champion", "canary", "shadow", "external"]
 Line = Literal["batch", "continual"]
 """Where a version comes from: trainings in batch, or a learner that goes on."""
 
-AlertKind = Literal["feature-drift", "concept-drift", "performance", "fairness", "data-quality"]
+AlertKind = Literal["feature-drift", "concept-drift", "performance", "fairness", "data-quality", "errors", "latency"]
 
 Stage = Literal["registered", "shadow", "canary", "champion", "rejected", "rolled-back", "retired"]
 

@@ -117,7 +117,7 @@ def _span(cohort: Cohort, since: datetime) -> str:
     return f"{_day(cohort.span.start)} to {_day(cohort.span.end)}{earlier}"
 
 
-_RATE_WORDS = {
+RATE_WORDS = {
     "selection_rate": "selection rate",
     "true_positive_rate": "true positive rate",
     "false_positive_rate": "false positive rate",
@@ -135,7 +135,8 @@ def unfair(stamp: Stamp, cohort: Cohort, found: Unfair, limit: float, since: dat
         model=stamp.model,
         kind="fairness",
         subject=pair.attribute,
-        statistic=f"{_RATE_WORDS[pair.rate]} {found.limit}",
+        version=cohort.version,
+        statistic=f"{RATE_WORDS[pair.rate]} {found.limit}",
         value=value,
         threshold=limit,
         since=since,
@@ -156,7 +157,7 @@ def _gap(who: str, pair: GroupsCompared, span: str, most: float) -> tuple[float,
     said = (
         f"{who} selects {named[0]} {size} more often than {named[1]}"
         if pair.rate == "selection_rate"
-        else f"the {_RATE_WORDS[pair.rate]} of {who} is {size} higher for {named[0]} than for {named[1]}"
+        else f"the {RATE_WORDS[pair.rate]} of {who} is {size} higher for {named[0]} than for {named[1]}"
     )
     return abs(pair.difference), f"{said} (by {at_least} to {at_most}) {span}; the spec allows {allowed}"
 
@@ -172,7 +173,7 @@ def _ratio(who: str, pair: GroupsCompared, span: str, least: float) -> tuple[flo
     said = (
         f"{who} selects {named[0]} {value:.2f} times as often as {named[1]}"
         if pair.rate == "selection_rate"
-        else f"the {_RATE_WORDS[pair.rate]} of {who} for {named[0]} is {value:.2f} times that for {named[1]}"
+        else f"the {RATE_WORDS[pair.rate]} of {who} for {named[0]} is {value:.2f} times that for {named[1]}"
     )
     return value, f"{said} ({first:.2f} to {last:.2f}) {span}; the spec asks for {least:.2f}"
 

@@ -14,11 +14,20 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel
 
-from tailrace_contracts.events import ArmOutput, ArmsCompared, ExampleLabelled
+from tailrace_contracts.events import (
+    AnswersMeasured,
+    ArmMeasured,
+    ArmOutput,
+    ArmsCompared,
+    ExampleLabelled,
+    ServingMeasured,
+    WindowSummarised,
+)
 from tailrace_contracts.ranges import Log
-from tailrace_contracts.spec import Label, NumericalLabel, Rollout
+from tailrace_contracts.spec import Gates, ModelSpec, NumericalLabel, Rollout
 from tailrace_monitoring.domain.arms import loss
 from tailrace_monitoring.domain.spans import Spans
+from tailrace_monitoring.domain.trial import Answers, GroupTrial, TrialInput
 from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.sequential import PairedComparison, Verdict
 
@@ -60,6 +69,12 @@ class Comparison(BaseModel):
     announced: Verdict | None = None
     announced_at: int = 0
     unpublished: bool = False
+    groups: GroupTrial = GroupTrial()
+    champion_answers: Answers = Answers()
+    candidate_answers: Answers = Answers()
+    answers_spans: Spans = Spans()
+    input: TrialInput = TrialInput()
+    gates_news: bool = False
 
     @classmethod
     def start(cls, champion: int, candidate: int, stage: Trial, error_rate: float) -> Comparison:
@@ -75,9 +90,12 @@ class Comparison(BaseModel):
         """The candidate is in this stage now."""
         if stage != self.stage:
             self.stage, self.stage_examples, self.announced_at = stage, 0, 0
+            self.champion_answers, self.candidate_answers = Answers(), Answers()
+            self.answers_spans, self.input = Spans(), TrialInput()
 
-    def fold(self, placed: Placed, champion: ArmOutput, candidate: ArmOutput, label: Label) -> None:
+    def fold(self, placed: Placed, champion: ArmOutput, candidate: ArmOutput, spec: ModelSpec) -> None:
         """Add one example. It counts for the stage where the candidate answered it in the one that it is in now."""
+        label = spec.label
         given, in_stage = placed.example.label, candidate.arm == self.stage
         champion_loss, candidate_loss = loss(champion, given, label), loss(candidate, given, label)
         test = PairedComparison.load(self.test)
@@ -89,9 +107,32 @@ class Comparison(BaseModel):
         else:
             self.champion_correct += int(1 - champion_loss)
             self.candidate_correct += int(1 - candidate_loss)
+        if asks_for_groups(spec):
+            self.groups.fold(placed.example, champion, candidate, spec)
         self.stage_examples += in_stage
         self.spans.add(placed.log, placed.offset)
         self.unpublished = True
+
+    def answer(self, log: Log, offset: int, measured: ServingMeasured) -> bool:
+        """Count how both answered, each in its present arm. Whether either was asked."""
+        champion = self.champion_answers.fold(_of(measured, "champion", self.champion))
+        candidate = self.candidate_answers.fold(_of(measured, self.stage, self.candidate))
+        if champion or candidate:
+            self.answers_spans.add(log, offset)
+            self.gates_news = True
+        return champion or candidate
+
+    def take_input(self, window: WindowSummarised, spec: ModelSpec) -> bool:
+        """Remember what came in, where the candidate answered it. Whether it did."""
+        answered = any(part.arm == self.stage and part.version == self.candidate for part in window.slices)
+        if answered:
+            self.input.take(window, spec)
+            self.gates_news = True
+        return answered
+
+    def has_news(self, gates: Gates) -> bool:
+        """Whether there is something to publish: of what a gate asks only where nothing else holds the candidate up."""
+        return self.unpublished or (self.gates_news and self.announced == "better" and gates != Gates())
 
     def restart(self) -> None:
         """Forget what was compared; the stage goes on."""
@@ -100,7 +141,7 @@ class Comparison(BaseModel):
         self.test, self.spans, self.unpublished = fresh.test, fresh.spans, False
         self.champion_correct = self.candidate_correct = 0
         self.champion_errors = self.candidate_errors = ErrorSums()
-        self.announced = None
+        self.announced, self.groups = None, GroupTrial()
 
     def is_urgent(self, rollout: Rollout) -> bool:
         """Whether the registry may act on it now and could not on what was published last."""
@@ -109,14 +150,15 @@ class Comparison(BaseModel):
         enough = self.announced_at < least <= self.stage_examples
         return verdict != self.announced or (enough and verdict != "undecided")
 
-    def publish(self, evaluation_id: str, model: str, now: datetime) -> ArmsCompared:
+    def publish(self, evaluation_id: str, spec: ModelSpec, now: datetime) -> ArmsCompared:
         """The event that says how it stands; it counts as published from now on."""
         result = PairedComparison.load(self.test).result()
         self.announced, self.announced_at, self.unpublished = result.verdict, self.stage_examples, False
+        self.gates_news = False
         count, classes = max(1, self.examples), not self.champion_errors.examples
         return ArmsCompared(
             evaluation_id=evaluation_id,
-            model=model,
+            model=spec.model,
             champion=self.champion,
             candidate=self.candidate,
             stage=self.stage,
@@ -130,6 +172,25 @@ class Comparison(BaseModel):
             lower=result.lower,
             upper=result.upper,
             verdict=result.verdict,
+            group_metric=self.groups.metric,
+            groups=self.groups.compared(spec.rollout.error_rate, spec),
+            answers=self._answers(),
+            answers_from=self.answers_spans.ranges(),
+            input=self.input.measured(),
             derived_from=self.spans.ranges(),
             time=now,
         )
+
+    def _answers(self) -> tuple[AnswersMeasured, ...]:
+        if not self.answers_spans.logs:
+            return ()
+        return self.champion_answers.measured(self.champion), self.candidate_answers.measured(self.candidate)
+
+
+def _of(measured: ServingMeasured, arm: str, version: int) -> list[ArmMeasured]:
+    return [each for each in measured.arms if each.arm == arm and each.version == version]
+
+
+def asks_for_groups(spec: ModelSpec) -> bool:
+    """Whether the spec wants to know how groups fare under a candidate, or under a new champion."""
+    return spec.rollout.gates.fairness is not None or "fairness" in spec.rollout.rollback_on

@@ -103,7 +103,7 @@ def _compare(watch: ModelWatch, placed: Placed, champion: ArmOutput | None, know
         limit = knowledge.spec.rollout.max_examples
         if knowledge.is_continual(comparison.candidate) and comparison.examples >= limit:
             comparison.restart()
-        comparison.fold(placed, champion, candidate, knowledge.spec.label)
+        comparison.fold(placed, champion, candidate, knowledge.spec)
 
 
 def _close_cohorts(watch: ModelWatch, knowledge: Knowledge, now: datetime) -> None:

@@ -112,7 +112,9 @@ def _version(event: Row) -> Row:
     ]
     kept = ("version", "stage", "learner", "continual", "revision", "metrics", "time")
     examples = event["lineage"]["examples"]
-    return {**{name: event.get(name) for name in kept}, "examples": examples, "trained_on": trained_on}
+    gates = [{name: gate[name] for name in ("gate", "state", "reason")} for gate in event.get("gates", ())]
+    known = {name: event.get(name) for name in kept}
+    return {**known, "gates": gates, "examples": examples, "trained_on": trained_on}
 
 
 def _cohorts(rows: list[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from tailrace_contracts.events import Event, ExampleLabelled, WindowSummarised
 from tailrace_contracts.ranges import Log, LogRanges
 from tailrace_contracts.spec import ConceptDriftMonitor
+from tailrace_monitoring.domain.answering import Answering
 from tailrace_monitoring.domain.cohorts import CohortKey
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import Detector
@@ -49,6 +50,7 @@ class ModelState(BaseModel):
     labels: LabelDrift = LabelDrift()
     trust: Trust = Trust()
     retraining: RetrainingState = RetrainingState()
+    answering: Answering = Answering()
 
 
 class Placed(NamedTuple):

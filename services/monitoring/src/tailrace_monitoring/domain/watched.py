@@ -6,7 +6,7 @@ them. All changes of one call are gathered in `changes`, so that the store write
 them, at once. A record at or below the offset that its log has been applied through changes nothing.
 
 What comes in is told elsewhere: labelled examples in examples.py, the cohorts that they close in closed_cohorts.py,
-windows in window_judgement.py, and the estimates of their performance in window_estimates.py.
+measurements of serving in measurements.py, windows in window_judgement.py, and the estimates of their performance in window_estimates.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tailrace_monitoring.domain.cohorts import Cohort
 from tailrace_monitoring.domain.comparison import Comparison
 from tailrace_monitoring.domain.concept import LONGEST, Detector, ErrorAlarm, Scaled
 from tailrace_monitoring.domain.knowledge import Knowledge
+from tailrace_monitoring.domain.new_champion import groups_worse_off, worse_for
 from tailrace_monitoring.domain.retraining import Cause, Pending, Situation
 from tailrace_monitoring.domain.state import Changes, ModelState, Placed, Tools
 from tailrace_monitoring.domain.trail import Trail
@@ -222,20 +223,35 @@ class ModelWatch:
 
     def waits(self, knowledge: Knowledge, now: datetime) -> bool:
         """Whether there will be something to do although no record comes: to publish, or to ask for a training."""
-        return self._has_news() or self.state.retraining.waits(knowledge.spec, self._situation(knowledge, now))
+        return self._has_news(knowledge) or self.state.retraining.waits(knowledge.spec, self._situation(knowledge, now))
 
-    def _has_news(self) -> bool:
-        return bool(self.cohorts.unmeasured) or any(each.unpublished for each in self.state.comparisons.values())
+    def _has_news(self, knowledge: Knowledge) -> bool:
+        gates, comparisons = knowledge.spec.rollout.gates, self.state.comparisons.values()
+        return bool(self.cohorts.unmeasured) or any(each.has_news(gates) for each in comparisons)
 
     def publish(self, knowledge: Knowledge, now: datetime) -> None:
         """Publish comparisons and open cohorts, at most once a second, and what cannot wait at once."""
         due = self._published is None or now - self._published >= PUBLISH_EVERY
+        rollout, news = knowledge.spec.rollout, self._has_news(knowledge)
         for comparison in self.state.comparisons.values():
-            if comparison.unpublished and (due or comparison.is_urgent(knowledge.spec.rollout)):
-                self.changes.events.append(comparison.publish(self.tools.new_id(), self.model, now))
+            if comparison.has_news(rollout.gates) and (due or comparison.is_urgent(rollout)):
+                self._judge_groups(comparison, knowledge, now)
+                self.changes.events.append(comparison.publish(self.tools.new_id(), knowledge.spec, now))
                 self.changes.touched = True
-        if due and self._has_news():
+        if due and news:
             for cohort in self.cohorts.news():
                 self.measure(cohort, knowledge, now)
         if due:
             self._published = now
+
+    def _judge_groups(self, comparison: Comparison, knowledge: Knowledge, now: datetime) -> None:
+        """Tell of groups that fare worse with a new champion, once for each attribute."""
+        standby = knowledge.deployment.standby if knowledge.deployment else None
+        if comparison.candidate != standby or "fairness" not in knowledge.spec.rollout.rollback_on:
+            return
+        for found in groups_worse_off(comparison, knowledge.spec):
+            key = f"version {comparison.champion}|groups|{found.attribute}"
+            if key not in self.state.breached:
+                raised = worse_for(self.stamp(now), found, comparison, knowledge)
+                self.state.breached[key] = raised.since
+                self.raise_alert(raised, knowledge, None, None)

@@ -53,6 +53,8 @@ def take_window(
     if not watch.is_new(log, offset) or not watch.says_more(window):
         return False
     watch.changes.window = window
+    for comparison in watch.state.comparisons.values():
+        comparison.take_input(window, knowledge.spec)
     drift, monitors = watch.state.drift, knowledge.spec.monitors
     drift.rebase(knowledge.basis_name)
     if window.closed and monitors.drift is not None:

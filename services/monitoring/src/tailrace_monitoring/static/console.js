@@ -538,6 +538,12 @@ function drawTrainings(list, trainings) {
   feed(list, trainings, entry, "None so far.");
 }
 
+function gates(version) {
+  return (version.gates || []).map((gate) =>
+    element("div", {}, element("span", { class: `badge ${gate.state}`, title: gate.reason }, `${gate.gate} ${gate.state}`)),
+  );
+}
+
 function drawVersions(table, versions) {
   const row = (version) =>
     element(
@@ -545,12 +551,13 @@ function drawVersions(table, versions) {
       {},
       cell(version.continual ? `${version.version}.${version.revision}` : String(version.version)),
       cell(badge(version.stage)),
+      cell(element("div", {}, ...gates(version))),
       cell(version.learner),
       number(count(version.examples)),
       cell(element("code", {}, version.trained_on.join(", "))),
       cell(time(version.time)),
     );
-  rows(table, versions, row, 6, "No version yet.");
+  rows(table, versions, row, 7, "No version yet.");
 }
 
 const MOST_WINDOWS = 12;

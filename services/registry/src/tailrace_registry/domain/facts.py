@@ -27,7 +27,7 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import LogRange, LogRanges
 from tailrace_registry.domain.commands import run_of, subject_of
-from tailrace_registry.domain.model import Decision, Model, Move, arms_changed, arms_of
+from tailrace_registry.domain.model import Decision, Model, Move, Passage, arms_changed, arms_of
 
 REGISTRY = "registry"
 """The actor of what no person asked for."""
@@ -55,7 +55,8 @@ def announce(decision: Decision, head: Link, now: datetime, issued: CommandIssue
     muting = _muting(decision, now)
     if muting is not None:
         model = replace(model, muting=muting)
-    entries = [_move_entry(decision, move, actor) for move in decision.moves]
+    entries = [_gate_entry(model.name, passage) for passage in decision.passages if _is_worth_a_link(passage)]
+    entries += [_move_entry(decision, move, actor) for move in decision.moves]
     if issued is not None:
         entries.append(_command_entry(decision, issued))
     events: list[Event | None] = [
@@ -125,7 +126,7 @@ def _spec(decision: Decision, actor: str, now: datetime) -> SpecApplied | None:
 
 
 def _versions(decision: Decision) -> Iterator[VersionChanged]:
-    for number in sorted({move.version for move in decision.moves}):
+    for number in sorted({move.version for move in decision.moves} | decision.judged):
         yield decision.model.versions[number]
 
 
@@ -186,6 +187,20 @@ def _move_entry(decision: Decision, move: Move, actor: str) -> dict[str, Any]:
     came = f"from {move.before} to {move.after}" if move.before else "registered"
     subject = f"version {move.version}"
     return _entry(decision.model.name, actor, move.after, subject, f"{came}: {move.why}", *decision.evidence)
+
+
+def _is_worth_a_link(passage: Passage) -> bool:
+    """That a gate waits is no news before it has passed or failed."""
+    return passage.gate.state != "waiting" or passage.was != ""
+
+
+def _gate_entry(model: str, passage: Passage) -> dict[str, Any]:
+    gate = passage.gate
+    reason = f"the {gate.gate} gate {'waits' if gate.state == 'waiting' else gate.state}: {gate.reason}"
+    evidence = Evidence(
+        kind="comparison", event_id=passage.evaluation_id, summary=reason, derived_from=gate.derived_from
+    )
+    return _entry(model, REGISTRY, f"gate-{gate.state}", f"version {passage.version}", reason, evidence)
 
 
 def _command_entry(decision: Decision, issued: CommandIssued) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tailrace_contracts.events import (
     CanaryArm,
     DeploymentChanged,
     Evidence,
+    GateJudged,
     Line,
     Mute,
     MutesChanged,
@@ -175,11 +176,25 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A gate was judged otherwise than before, by this evaluation."""
+
+    version: int
+    gate: GateJudged
+    evaluation_id: str
+    was: str
+    """Its state before; empty where it was not judged before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What became of a fact: the model after it, the moves that led there, or why nothing was done."""
 
     model: Model
     moves: tuple[Move, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    judged: frozenset[int] = frozenset()
+    """Versions whose gates are not what they were."""
     evidence: tuple[Evidence, ...] = ()
     reason: str = ""
     """One sentence: what was done, or why it was refused."""
@@ -200,8 +215,24 @@ class Decision:
         before = self.model.stage(version)
         if before is None or after not in LEGAL[before]:
             raise IllegalMove(f"version {version} of {self.model.name} cannot go from {before} to {after}")
-        moved = self.model.versions[version].model_copy(update={"stage": after})
+        anew = {"gates": ()} if after == "canary" else {}
+        moved = self.model.versions[version].model_copy(update={"stage": after, **anew})
         return self._moved({**self.model.versions, version: moved}, Move(version, before, after, why))
+
+    def judge(self, version: int, gates: tuple[GateJudged, ...], evaluation_id: str) -> Decision:
+        """Keep how a version stands at its gates, if one of them has changed its state."""
+        known = self.model.versions[version]
+        before, now = ({gate.gate: gate.state for gate in each} for each in (known.gates, gates))
+        if before == now:
+            return self
+        changed = tuple(
+            Passage(version, gate, evaluation_id, before.get(gate.gate, ""))
+            for gate in gates
+            if before.get(gate.gate) != gate.state
+        )
+        versions = {**self.model.versions, version: known.model_copy(update={"gates": gates})}
+        model = replace(self.model, versions=versions)
+        return replace(self, model=model, passages=self.passages + changed, judged=self.judged | {version})
 
     def because(self, reason: str, *evidence: Evidence) -> Decision:
         """The same decision with the sentence that explains it and what it rests on."""

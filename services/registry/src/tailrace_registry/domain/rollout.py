@@ -11,7 +11,8 @@
                                              ──► retired   no better on `standby_examples`; a continual one learns on
 
 A comparison with a champion that is champion no longer, or of a stage that the candidate has left, is stale and moves
-nothing: so a comparison that comes twice, or late, does no harm. With `rollout.automatic: false` candidates wait as
+nothing: so a comparison that comes twice, or late, does no harm. What is better still has to pass the spec's gates
+(`gates.py`); one that has not done so after `max_examples` is treated as one that is no better. With `rollout.automatic: false` candidates wait as
 shadows and a person decides.
 """
 
@@ -24,10 +25,12 @@ from tailrace_contracts.events import (
     ArmsCompared,
     CandidateTrained,
     Evidence,
+    GateJudged,
     RevisionTrained,
     VersionChanged,
 )
 from tailrace_contracts.spec import ModelSpec
+from tailrace_registry.domain.gates import judged, unpassed, words_of
 from tailrace_registry.domain.model import MAX_SHADOWS, Decision, Model, inputs_of, stand
 
 
@@ -216,13 +219,29 @@ def compare(model: Model, compared: ArmsCompared) -> Decision:
         return stand(model, "the comparison is stale")
     if compared.candidate == model.standby:
         return _return_or_release(model, compared)
-    if not model.spec.rollout.automatic:
-        return stand(model, "a person decides, because rollout.automatic is false")
-    decided = _better(model, compared) if compared.verdict == "better" else _not_better(model, compared)
+    gates = judged(model, compared)
+    noted = Decision(model).judge(compared.candidate, gates, compared.evaluation_id)
+    decided = replace(_decided(noted.model, compared, gates), passages=noted.passages, judged=noted.judged)
     if decided.model == model:
         return decided
     evidence = comparison_evidence(compared)
-    return decided.because(evidence.summary, evidence)
+    reason = evidence.summary if decided.moves else decided.reason
+    passed = gate_evidence(gates, compared.evaluation_id) if compared.verdict == "better" else ()
+    return decided.because(reason, evidence, *passed)
+
+
+def _decided(model: Model, compared: ArmsCompared, gates: tuple[GateJudged, ...]) -> Decision:
+    if not model.spec.rollout.automatic:
+        return stand(model, "a person decides, because rollout.automatic is false")
+    return _better(model, compared, gates) if compared.verdict == "better" else _not_better(model, compared)
+
+
+def gate_evidence(gates: tuple[GateJudged, ...], evaluation_id: str) -> list[Evidence]:
+    """What a move rests on beside the comparison."""
+    return [
+        Evidence(kind="comparison", event_id=evaluation_id, summary=words_of((gate,)), derived_from=gate.derived_from)
+        for gate in gates
+    ]
 
 
 def _return_or_release(model: Model, compared: ArmsCompared) -> Decision:
@@ -254,19 +273,23 @@ def _rolled_back(model: Model, why: str, evidence: Evidence) -> Decision:
 
 
 def heed(model: Model, alert: AlertRaised) -> Decision:
-    """An alert on the champion returns the version that stands by, where the spec asks for it."""
-    on_champion = alert.subject == f"version {model.champion}"
-    if alert.kind not in model.spec.rollout.rollback_on or not on_champion:
+    """An alert on the champion returns the version that stands by, where the spec asks for it. A muted one does not."""
+    on_champion = model.champion is not None and (
+        alert.version == model.champion or alert.subject == f"version {model.champion}"
+    )
+    if alert.kind not in model.spec.rollout.rollback_on or not on_champion or alert.muted_by:
         return stand(model)
     evidence = Evidence(kind="alert", event_id=alert.alert_id, summary=alert.message, derived_from=alert.derived_from)
     return _rolled_back(model, alert.message, evidence)
 
 
-def _better(model: Model, compared: ArmsCompared) -> Decision:
+def _better(model: Model, compared: ArmsCompared, gates: tuple[GateJudged, ...]) -> Decision:
     rollout, number, seen = model.spec.rollout, compared.candidate, compared.stage_examples
     if model.line(number) in model.paused:
         return stand(model, f"promotions are paused: {model.paused[model.line(number)]}")
     why = f"it is better than version {compared.champion} on {seen:,} examples as {compared.stage}"
+    if held := unpassed(gates):
+        return _held(model, compared, f"{why}, but {words_of(held)}")
     if compared.stage == "canary" and seen >= rollout.canary_min_examples:
         return crown(Decision(model), number, why)
     if compared.stage == "shadow" and seen >= rollout.shadow_min_examples and model.canary is None:
@@ -278,9 +301,21 @@ def _not_better(model: Model, compared: ArmsCompared) -> Decision:
     overdue = compared.stage_examples >= model.spec.rollout.max_examples
     if compared.verdict == "undecided" and not overdue:
         return stand(model, "undecided so far")
-    number, seen = compared.candidate, compared.stage_examples
-    found = "worse than" if compared.verdict == "worse" else "no better than"
+    found, seen = "worse than" if compared.verdict == "worse" else "no better than", compared.stage_examples
     why = f"it is {found} version {compared.champion} on {seen:,} examples as {compared.stage}"
+    return _let_go(model, compared, why)
+
+
+def _held(model: Model, compared: ArmsCompared, why: str) -> Decision:
+    """The candidate is better and a gate is not passed."""
+    if compared.stage_examples < model.spec.rollout.max_examples:
+        return stand(model, why)
+    return _let_go(model, compared, why)
+
+
+def _let_go(model: Model, compared: ArmsCompared, why: str) -> Decision:
+    """The trial is over without a promotion."""
+    number = compared.candidate
     if not model.versions[number].continual:
         return Decision(model).move(number, "rejected", why)
     if compared.stage == "canary":

@@ -16,6 +16,7 @@ from tailrace_contracts.events import Arm, FeatureValue
 from tailrace_contracts.spec import ModelSpec
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.refusal import Refused, brief
+from tailrace_serving.domain.tally import Tally
 
 
 class ArmAnswer(Protocol):
@@ -80,6 +81,8 @@ class Arms:
     shadows: tuple[Loaded, ...] = ()
     deployed_champion: int | None = None
     problems: Mapping[int, str] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally, compare=False)
+    """What became of the model's calls; the arms after these go on counting in it."""
 
     @property
     def ready(self) -> bool:

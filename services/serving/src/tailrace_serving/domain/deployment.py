@@ -14,6 +14,7 @@ from tailrace_contracts.events import DeploymentChanged, SpecApplied, VersionCha
 from tailrace_contracts.spec import ClassLabel, ModelSpec, NumericalFeature
 from tailrace_serving.domain.arms import Arms, Loaded
 from tailrace_serving.domain.features import FeatureRules
+from tailrace_serving.domain.tally import Tally
 
 
 @dataclass(slots=True)
@@ -133,6 +134,7 @@ def arranged(plan: Plan, loaded: Mapping[int, Loaded], problems: Mapping[int, st
         shadows=tuple(each for each in shadows if each is not champion and each is not canary),
         deployed_champion=deployment.champion if deployment else None,
         problems=dict(problems),
+        tally=previous.tally if previous else Tally(),
     )
 
 
@@ -144,4 +146,5 @@ def _kept(previous: Arms, deployment: DeploymentChanged, problems: Mapping[int, 
         champion=previous.champion,
         deployed_champion=deployment.champion,
         problems=dict(problems),
+        tally=previous.tally,
     )
