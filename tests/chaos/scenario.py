@@ -103,7 +103,7 @@ class Scenario:
         victim = self.members[roles][0]
         began = time.monotonic()
         victim.kill()
-        victim.start(point)
+        victim.start_at(point)
         while victim.ended is None and not victim.frozen:
             if time.monotonic() - began > STRIKE_SECONDS:
                 raise AssertionError(f"{victim.name} did not come to the point {name!r} ({point})")

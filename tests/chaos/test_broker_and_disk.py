@@ -46,7 +46,7 @@ async def test_a_full_disk_is_told_and_loses_nothing(kafka: Broker, tmp_path: Pa
     async def strike() -> None:
         (member,) = scenario.members[role]
         member.kill()
-        member.start(file_bytes=file_bytes)
+        member.start_with_full_disk(file_bytes)
 
         async def told() -> bool:
             return member.ended == 1 or (

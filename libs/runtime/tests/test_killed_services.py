@@ -1,91 +1,49 @@
 """Processes that are killed, stopped and started again, on a real broker: nothing is lost."""
 
-import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing
 from tailrace_runtime.settings import ServiceSettings
-from tailrace_testing.polling import eventually
+from tailrace_testing import ServiceProcess, environment_of, eventually
 
 Deployment = Callable[..., Awaitable[ServiceSettings]]
 WORKER = Path(__file__).with_name("forwarding_worker.py")
 
 
-class Worker:
-    """One process of the worker service."""
+class Worker(ServiceProcess):
+    """One process of the worker service, started."""
 
-    def __init__(self, settings: ServiceSettings, instance: str, **environment: str) -> None:
-        self.port = free_port()
-        given = {
-            **os.environ,
-            "TAILRACE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-            "TAILRACE_TOPIC_PREFIX": settings.topic_prefix,
-            "TAILRACE_PORT": str(self.port),
-            "TAILRACE_INSTANCE": instance,
-            **environment,
-        }
-        self.process = subprocess.Popen([sys.executable, WORKER], env=given, stderr=subprocess.PIPE, text=True)
-
-    async def probe(self, path: str) -> tuple[int, str]:
-        """What a probe answers; (0, "") while the process does not listen."""
-        async with httpx.AsyncClient() as client:
-            try:
-                answer = await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=2)
-            except httpx.HTTPError:
-                return 0, ""
-        return answer.status_code, answer.text
-
-    async def ready(self) -> bool:
-        """Whether it says so."""
-        return (await self.probe("/readyz"))[0] == 200
+    def __init__(self, settings: ServiceSettings, instance: str, log: Path, **environment: str) -> None:
+        given = {**environment_of(settings), "TAILRACE_INSTANCE": instance, **environment}
+        super().__init__(f"worker-{instance}", [WORKER], log, **given)
+        self.start()
 
     async def assigned(self) -> int:
         """How many partitions it reads."""
-        _, text = await self.probe("/metrics")
-        lines = [line for line in text.splitlines() if line.startswith("tailrace_partitions_assigned{")]
-        return int(float(lines[0].split()[-1])) if lines else 0
-
-    async def ended(self, seconds: float = 20) -> tuple[int, str]:
-        """Its exit code and what it wrote, once it has ended."""
-        _, written = await asyncio.to_thread(self.process.communicate, timeout=seconds)
-        return self.process.returncode, written
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return int(await self.metric("tailrace_partitions_assigned{"))
 
 
 Workers = Callable[..., Worker]
 
 
 @pytest.fixture
-def worker(settings: ServiceSettings) -> Iterator[Workers]:
+def worker(settings: ServiceSettings, tmp_path: Path) -> Iterator[Workers]:
     """Starts workers of this test's deployment; ends them all with the test."""
     started: list[Worker] = []
 
     def start(instance: str = "0", **environment: str) -> Worker:
-        started.append(Worker(settings, instance, **environment))
+        started.append(Worker(settings, instance, tmp_path / f"worker-{len(started)}.log", **environment))
         return started[-1]
 
     yield start
     for each in started:
-        with each.process:
-            each.process.kill()
+        each.kill()
 
 
 class Forwarded:
@@ -143,7 +101,7 @@ async def test_killed_after_effect_before_commit(deployment: Deployment, worker:
             return await forwarded.count() >= 100
 
         await eventually(some)
-        first.process.send_signal(signal.SIGKILL)
+        first.kill()
         before = len(forwarded.values)
         worker()
 
@@ -175,7 +133,7 @@ async def test_two_members_share_a_role_and_one_is_killed_under_load(deployment:
             total += 50
             await forwarded.count()
             if step == 20:
-                second.process.send_signal(signal.SIGKILL)
+                second.kill()
 
         async def everything() -> bool:
             return await forwarded.count() >= total
@@ -197,9 +155,7 @@ async def test_a_stop_is_orderly_and_commits(deployment: Deployment, worker: Wor
             return await forwarded.count() >= 100
 
         await eventually(everything)
-        first.process.send_signal(signal.SIGTERM)
-        code, written = await first.ended()
-        assert code == 0, written
+        assert await first.told_to_stop(20) == 0, first.written()
         await publish(settings, range(100, 110))
         worker()
 
@@ -217,10 +173,9 @@ async def test_a_bug_in_a_handler_ends_the_process_and_a_fixed_one_goes_on(
     settings = await deployment("predictions", "labels")
     await publish(settings, range(20))
     broken = worker(FAIL_ON="13")
-    code, written = await broken.ended(40)
-    assert code == 1
-    assert "ZeroDivisionError" in written
-    assert "predictions[" in written.splitlines()[-1]
+    assert await broken.end(40) == 1
+    assert "ZeroDivisionError" in broken.written()
+    assert "predictions[" in broken.written().splitlines()[-1]
     async with Forwarded(settings) as forwarded:
         worker()
 
@@ -237,10 +192,9 @@ async def test_two_processes_under_one_instance_name_are_told_so(deployment: Dep
     both = [worker("same"), worker("same")]
 
     async def one_ended() -> bool:
-        return any(each.process.poll() is not None for each in both)
+        return any(each.ended is not None for each in both)
 
     await eventually(one_ended, seconds=60)
-    ended = next(each for each in both if each.process.poll() is not None)
-    code, written = await ended.ended()
-    assert code == 1
-    assert "give every process of a role its own TAILRACE_INSTANCE" in written.splitlines()[-1]
+    ended = next(each for each in both if each.ended is not None)
+    assert ended.ended == 1
+    assert "give every process of a role its own TAILRACE_INSTANCE" in ended.written().splitlines()[-1]

@@ -1,69 +1,30 @@
 """Processes that are killed at bad moments, and processes that share a role: nothing is lost, nothing counts twice."""
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tailrace_contracts.events import ExampleLabelled, PartialSummarised, WindowSummarised
 from tailrace_ingestion.settings import IngestionSettings
 from tailrace_ingestion.testing import START, Deployment, applied, label, prediction
+from tailrace_runtime.ids import new_id
 from tailrace_runtime.records import Record, outgoing
 from tailrace_runtime.topics import create_all
-from tailrace_testing import OwnBroker, eventually
+from tailrace_testing import OwnBroker, ServiceProcess, environment_of, eventually
 
 WORKER = Path(__file__).with_name("ingestion_worker.py")
 
 
-class Worker:
-    """A process of the service."""
+class Worker(ServiceProcess):
+    """A process of the service, started."""
 
     def __init__(self, settings: IngestionSettings, roles: str, instance: str, **environment: str) -> None:
-        self.port = free_port()
-        given = {
-            **os.environ,
-            **{f"TAILRACE_{name.upper()}": str(value) for name, value in _plain(settings).items()},
-            "TAILRACE_PORT": str(self.port),
-            "TAILRACE_ROLES": roles,
-            "TAILRACE_INSTANCE": instance,
-            **environment,
-        }
-        self.process = subprocess.Popen([sys.executable, WORKER], env=given, stderr=subprocess.PIPE, text=True)
-
-    async def get(self, path: str) -> tuple[int, str]:
-        """What a probe answers; (0, "") while the process does not listen."""
-        async with httpx.AsyncClient() as client:
-            try:
-                answer = await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=2)
-            except httpx.HTTPError:
-                return 0, ""
-        return answer.status_code, answer.text
-
-    async def ready(self) -> bool:
-        """Whether it says so."""
-        return (await self.get("/readyz"))[0] == 200
-
-    async def metric(self, line: str) -> float:
-        """The value of the first metric whose line begins so; 0 where there is none."""
-        _, text = await self.get("/metrics")
-        return next((float(each.split()[-1]) for each in text.splitlines() if each.startswith(line)), 0.0)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.process.kill()
-        self.process.wait()
-
-    async def ended(self, seconds: float = 30) -> tuple[int, str]:
-        """Its exit code and what it wrote, once it has ended."""
-        _, written = await asyncio.to_thread(self.process.communicate, timeout=seconds)
-        return self.process.returncode, written
+        log = Path(settings.state_dir).with_name(f"{instance}-{new_id()}.log")
+        given = {**environment_of(settings), "TAILRACE_ROLES": roles, "TAILRACE_INSTANCE": instance, **environment}
+        super().__init__(f"ingestion-{instance}", [WORKER], log, **given)
+        self.start()
 
 
 Workers = Callable[..., Worker]
@@ -80,19 +41,7 @@ def worker(deployment: Deployment) -> Iterator[Workers]:
 
     yield start
     for each in started:
-        with each.process:
-            each.process.kill()
-
-
-def _plain(settings: IngestionSettings) -> dict[str, object]:
-    return {name: value for name, value in settings.model_dump(exclude_unset=True).items() if name != "port"}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        each.kill()
 
 
 def once(records: list[Record]) -> list[bytes | None]:
@@ -233,8 +182,7 @@ async def test_a_process_that_is_told_to_stop_stops(deployment: Deployment, work
         return len(await deployment.records("predictions")) == 20
 
     await eventually(forwarded, seconds=60)
-    process.process.send_signal(signal.SIGTERM)
-    code, written = await process.ended()
+    code, written = await process.told_to_stop(), process.written()
     assert (code, "Traceback" in written) == (0, False), written
 
 
@@ -251,11 +199,9 @@ async def test_a_process_stops_although_the_broker_is_gone(
     try:
         await eventually(process.ready, seconds=60)
         broker.kill()
-        process.process.send_signal(signal.SIGTERM)
-        code, _ = await process.ended(60)
+        code = await process.told_to_stop(60)
     finally:
-        with process.process:
-            process.process.kill()
+        process.kill()
     assert code == 0
 
 
@@ -292,6 +238,5 @@ async def test_a_broker_that_goes_away_and_returns_is_waited_for(
                 broker.kill()
                 broker.start()
     finally:
-        with process.process:
-            process.process.kill()
+        process.kill()
         await deployment.producer.stop()

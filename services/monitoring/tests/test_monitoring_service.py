@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +25,7 @@ from tailrace_contracts.events import (
     SpecApplied,
     TrainingRequested,
 )
-from tailrace_local import EmbeddedPostgres, free_port
+from tailrace_local import EmbeddedPostgres
 from tailrace_monitoring.testing import (
     ANSWERS,
     MODEL,
@@ -46,7 +44,7 @@ from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing, Record, outgoing
 from tailrace_runtime.settings import KafkaSettings
 from tailrace_runtime.topics import create_all
-from tailrace_testing import Broker, eventually
+from tailrace_testing import Broker, ServiceProcess, environment_of, eventually
 
 OUT = ("evaluations", "alerts", "training-requested", "dead-letters")
 WORKER = Path(__file__).with_name("dying_worker.py")
@@ -62,8 +60,7 @@ class Deployment:
         self._database_url = database_url
         self._producer = Producer(settings)
         self._followers = [Follower(settings, topic, self._hear) for topic in OUT]
-        self._ports: list[int] = []
-        self._processes: list[asyncio.subprocess.Process] = []
+        self._processes: list[ServiceProcess] = []
 
     def _hear(self, event: Event | None, record: Record) -> None:
         del record
@@ -80,33 +77,25 @@ class Deployment:
     async def close(self) -> None:
         """Leave nothing behind."""
         for process in self._processes:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            process.kill()
         for follower in self._followers:
             await follower.stop()
         await self._producer.stop()
 
-    async def start(self, *command: str, **settings: str) -> asyncio.subprocess.Process:
-        """A process: the service, or another command with its environment."""
-        self._ports.append(free_port())
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")},
-            "TAILRACE_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
-            "TAILRACE_TOPIC_PREFIX": self.settings.topic_prefix,
+    def start(self, *program: str, **settings: str) -> ServiceProcess:
+        """A process: the service, or another program with its environment."""
+        given = {
+            **environment_of(self.settings),
             "TAILRACE_DATABASE_URL": self._database_url,
             "TAILRACE_OBJECT_STORE": f"file://{self.folder}",
-            "TAILRACE_PORT": str(self._ports[-1]),
             "TAILRACE_INSTANCE": str(len(self._processes)),
             **{f"TAILRACE_{name.upper()}": value for name, value in settings.items()},
         }
-        arguments = command or ("-m", "tailrace_monitoring.main")
-        with (self.folder / f"monitoring-{len(self._processes)}.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, env=environment, stdout=log, stderr=log
-            )
-        self._processes.append(process)
-        return process
+        name = f"monitoring-{len(self._processes)}"
+        made = ServiceProcess(name, program or ["-m", "tailrace_monitoring.main"], self.folder / f"{name}.log", **given)
+        made.start()
+        self._processes.append(made)
+        return made
 
     async def tell(self, topic: str, *events: Event, key: str = MODEL) -> None:
         """Publish events, acknowledged."""
@@ -140,7 +129,7 @@ class Deployment:
         """What a process answers over HTTP; 503 while it does not listen yet."""
         async with httpx.AsyncClient() as client:
             try:
-                return await client.get(f"http://127.0.0.1:{self._ports[process]}{path}")
+                return await client.get(self._processes[process].base + path)
             except httpx.TransportError:
                 return httpx.Response(503)
 
@@ -175,7 +164,7 @@ def examples(numbers: range, drift_at: int = 10_000) -> list[ExampleLabelled]:
 async def test_from_examples_to_evaluations_alerts_and_a_training(deployed: Deployment) -> None:
     """The loop would not close: no evidence, no alert, no training, and nothing to look at."""
     await deployed.on_trial()
-    await deployed.start()
+    deployed.start()
     await deployed.tell("labelled-examples", *examples(range(1000), drift_at=800))
 
     def drifted() -> list[AlertRaised]:
@@ -200,12 +189,11 @@ async def test_killed_after_effect_before_commit(deployed: Deployment) -> None:
     """After a crash examples would count twice: wrong accuracies, premature verdicts, the same alert again."""
     await deployed.on_trial()
     mark = deployed.folder / "died"
-    first = await deployed.start(str(WORKER), str(mark), instance="same")
+    first = deployed.start(str(WORKER), str(mark), instance="same")
     await deployed.tell("labelled-examples", *examples(range(400), drift_at=150))
-    await asyncio.wait_for(first.wait(), 60)
-    assert first.returncode == -9
+    assert await first.end(60) == -9
     assert mark.exists()
-    await deployed.start(str(WORKER), str(mark), instance="same")
+    deployed.start(str(WORKER), str(mark), instance="same")
     await deployed.tell("labelled-examples", *examples(range(400, 500), drift_at=150))
 
     def drifts() -> list[AlertRaised]:
@@ -231,10 +219,10 @@ async def all_counted(deployed: Deployment, count: int, process: int = -1) -> An
 async def test_a_second_process_takes_over_when_the_first_is_killed(deployed: Deployment) -> None:
     """Monitoring would stop with one machine, or count what both have read twice."""
     await deployed.on_trial()
-    first = await deployed.start()
+    first = deployed.start()
     await deployed.tell("labelled-examples", *examples(range(200)))
     await deployed.compared(200)
-    await deployed.start()
+    deployed.start()
     await eventually(deployed.ready, seconds=60)
     await deployed.tell("labelled-examples", *examples(range(200, 400)))
     first.kill()
@@ -253,7 +241,7 @@ async def test_the_database_goes_away_and_returns(
     await deployed.open()
     try:
         await deployed.on_trial()
-        await deployed.start()
+        deployed.start()
         await deployed.tell("labelled-examples", *examples(range(100)))
         await deployed.compared(100)
         await asyncio.to_thread(server.stop)
@@ -270,7 +258,7 @@ async def test_the_database_goes_away_and_returns(
 async def test_what_cannot_be_read_or_belongs_to_nobody_is_parked_and_the_rest_goes_on(deployed: Deployment) -> None:
     """One broken record would stop a partition, or vanish."""
     await deployed.on_trial()
-    await deployed.start()
+    deployed.start()
     good = examples(range(100))
     stranger = good[0].model_copy(update={"model": "nobody"})
     key = MODEL.encode()
@@ -290,8 +278,8 @@ async def test_what_cannot_be_read_or_belongs_to_nobody_is_parked_and_the_rest_g
 async def test_roles_can_run_apart(deployed: Deployment, database: str) -> None:
     """An SRE could not scale the watch without putting a console on every machine."""
     await deployed.on_trial()
-    await deployed.start(roles="watch")
-    await deployed.start(roles="console")
+    deployed.start(roles="watch")
+    deployed.start(roles="console")
     await deployed.tell("labelled-examples", *examples(range(50)))
     page = await eventually(lambda: all_counted(deployed, 50), seconds=60)
     assert page["model"] == MODEL
@@ -328,7 +316,7 @@ async def test_a_muted_alert_arrives_marked_and_the_next_one_after_its_end_is_he
     await deployed.tell("model-versions", version(1, "champion"), key=f"{MODEL}/1")
     await deployed.tell("deployments", deployment(1, 1))
     await deployed.tell("alert-mutes", mutes(1, datetime.now(UTC) + timedelta(days=1)))
-    await deployed.start()
+    deployed.start()
     await deployed.tell("labelled-examples", *examples(range(100)))
     muted = await eventually(lambda: deployed.of(AlertRaised), seconds=60)
     assert {(each.kind, each.muted_by, each.mute_id, each.led_to) for each in muted} == {
@@ -360,7 +348,7 @@ async def test_an_estimate_is_published_before_labels_and_corrected_by_them(depl
     await deployed.tell("model-specs", SpecApplied(model=MODEL, spec_revision=1, spec=spec, applied_by="me", time=NOW))
     await deployed.tell("model-versions", version(1, "champion"), key=f"{MODEL}/1")
     await deployed.tell("deployments", deployment(1, 1))
-    await deployed.start()
+    deployed.start()
     for number in range(3):
         await deployed.tell("labelled-examples", *month(number))
     await eventually(lambda: all_counted(deployed, 3 * ANSWERS), seconds=90)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +22,7 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
-from tailrace_local import EmbeddedPostgres, free_port
+from tailrace_local import EmbeddedPostgres
 from tailrace_registry.testing import a_candidate, a_command, a_comparison, a_spec
 from tailrace_runtime.database import provision
 from tailrace_runtime.follower import Follower
@@ -33,7 +30,7 @@ from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Record, outgoing
 from tailrace_runtime.settings import KafkaSettings
 from tailrace_runtime.topics import create_all
-from tailrace_testing import Broker, eventually
+from tailrace_testing import Broker, ServiceProcess, environment_of, eventually
 
 OUT = ("model-specs", "model-versions", "deployments", "training-requested", "audit-entries", "dead-letters")
 
@@ -44,11 +41,10 @@ class Deployment:
     def __init__(self, settings: KafkaSettings, database_url: str, logs: Path) -> None:
         self.settings = settings
         self.database_url = database_url
-        self.port = free_port()
         self.heard: list[Event] = []
         self._logs = logs
         self._producer = Producer(settings)
-        self._processes: list[asyncio.subprocess.Process] = []
+        self._processes: list[ServiceProcess] = []
 
     async def open(self) -> None:
         """Create the topics and listen to those that the registry writes."""
@@ -67,37 +63,27 @@ class Deployment:
     async def close(self) -> None:
         """Leave nothing behind; pytest shows the processes' logs where the test failed."""
         for process in self._processes:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            process.kill()
         for follower in self._followers:
             await follower.stop()
         await self._producer.stop()
-        for log in sorted(self._logs.glob("registry-*.log")):
-            print(log.name, log.read_text(), sep="\n")
+        for process in self._processes:
+            print(process.name, process.written(), sep="\n")
 
-    async def start(self, roles: str = "", instance: str = "0") -> asyncio.subprocess.Process:
-        """A registry process; later ones with another instance name get a port of their own."""
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")},
-            "TAILRACE_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
-            "TAILRACE_TOPIC_PREFIX": self.settings.topic_prefix,
-            "TAILRACE_DATABASE_URL": self.database_url,
-            "TAILRACE_PORT": str(self.port if instance == "0" else free_port()),
-            "TAILRACE_ROLES": roles,
-            "TAILRACE_INSTANCE": instance,
-        }
-        with (self._logs / f"registry-{len(self._processes)}.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tailrace_registry.main", env=environment, stdout=log, stderr=log
-            )
-        self._processes.append(process)
-        return process
-
-    async def kill(self, process: asyncio.subprocess.Process) -> None:
-        """End a process as a power cut would."""
-        process.kill()
-        await process.wait()
+    def start(self, roles: str = "", instance: str = "0") -> ServiceProcess:
+        """A registry process. `get` asks the one that was started last."""
+        given = {**environment_of(self.settings), "TAILRACE_ROLES": roles, "TAILRACE_INSTANCE": instance}
+        name = f"registry-{len(self._processes)}"
+        made = ServiceProcess(
+            name,
+            ["-m", "tailrace_registry.main"],
+            self._logs / f"{name}.log",
+            **given,
+            TAILRACE_DATABASE_URL=self.database_url,
+        )
+        made.start()
+        self._processes.append(made)
+        return made
 
     async def tell(self, topic: str, *events: Event) -> None:
         """Publish events, acknowledged."""
@@ -118,7 +104,7 @@ class Deployment:
     async def get(self, path: str) -> Any:
         """What the registry answers over HTTP."""
         async with httpx.AsyncClient() as client:
-            return (await client.get(f"http://127.0.0.1:{self.port}{path}")).json()
+            return (await client.get(self._processes[-1].base + path)).json()
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:
@@ -169,7 +155,7 @@ APPLY = a_command(ApplySpec(spec=a_spec()), command_id="apply")
 
 async def test_whole_way_on_the_real_broker(registry: Deployment) -> None:
     """Candidates would not become champions on evidence, or other services would not hear of it."""
-    process = await registry.start()
+    process = registry.start()
     await registry.tell("registry-commands", APPLY)
     assert (await registry.answered("apply")).outcome == "done"
     await registry.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
@@ -184,13 +170,12 @@ async def test_whole_way_on_the_real_broker(registry: Deployment) -> None:
     assert (await registry.get("/v1/models"))["models"][0]["champion"] == 2
     assert (await registry.get("/v1/audit/verify"))["intact"]
     assert (await registry.get("/readyz"))["waiting"] == {}
-    process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert await process.told_to_stop(20) == 0
 
 
 async def test_killed_before_commit(registry: Deployment) -> None:
     """A registry killed in the middle of a decision would leave half of it behind, or never take it again."""
-    process = await registry.start()
+    process = registry.start()
     await registry.tell("registry-commands", APPLY)
     await registry.answered("apply")
     async with registry.database() as ours, registry.database() as watch:
@@ -202,9 +187,9 @@ async def test_killed_before_commit(registry: Deployment) -> None:
                 return bool(await watch.fetchval("select count(*) from pg_locks where not granted"))
 
             await eventually(waits_for_our_lock, seconds=60)
-            await registry.kill(process)
+            process.kill()
         assert await watch.fetchval("select count(*) from versions") == 0
-    await registry.start()
+    registry.start()
     await eventually(lambda: registry.of(DeploymentChanged), seconds=60)
     assert await registry.champion_sequence() == [(1, 1)]
     registry.chain_is_whole_and_single()
@@ -212,14 +197,14 @@ async def test_killed_before_commit(registry: Deployment) -> None:
 
 async def test_killed_after_commit_before_relay(registry: Deployment) -> None:
     """A decision that is stored and was never published would leave serving with a champion that is none."""
-    process = await registry.start(roles="decide")
+    process = registry.start(roles="decide")
     await registry.tell("registry-commands", APPLY)
     await registry.stored("specs")
     await registry.tell("candidate-trained", a_candidate("a"))
     await registry.stored("versions")
-    await registry.kill(process)
+    process.kill()
     assert registry.heard == []
-    await registry.start()
+    registry.start()
     await eventually(lambda: registry.of(DeploymentChanged), seconds=60)
     await registry.answered("apply")
     assert [event.spec_revision for event in registry.of(SpecApplied)] == [1]
@@ -229,7 +214,7 @@ async def test_killed_after_commit_before_relay(registry: Deployment) -> None:
 
 async def test_killed_at_any_moment_under_load(registry: Deployment) -> None:
     """Somewhere between two steps a kill would lose a decision, or take it twice."""
-    process = await registry.start()
+    process = registry.start()
     await registry.tell("registry-commands", APPLY)
     await registry.answered("apply")
     for turn in range(3):
@@ -239,8 +224,8 @@ async def test_killed_at_any_moment_under_load(registry: Deployment) -> None:
         ]
         await registry.tell("registry-commands", *commands)
         await eventually(lambda first=first: len(registry.of(SpecApplied)) >= first)  # type: ignore[misc]  # a late binding made early
-        await registry.kill(process)
-        process = await registry.start()
+        process.kill()
+        process = registry.start()
     await registry.answered("c-121")
     revisions = {event.spec_revision: event.spec.owner for event in registry.of(SpecApplied)}
     assert revisions == {1: "weather-team"} | {n: f"owner-{n}" for n in range(2, 122)}
@@ -249,12 +234,12 @@ async def test_killed_at_any_moment_under_load(registry: Deployment) -> None:
 
 async def test_second_process_takes_over(registry: Deployment) -> None:
     """An SRE who runs two registries would still lose the service with the first of them, or get decisions twice."""
-    first = await registry.start()
+    first = registry.start()
     await registry.tell("registry-commands", APPLY)
     await registry.answered("apply")
-    await registry.start(instance="1")
+    registry.start(instance="1")
     await registry.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
-    await registry.kill(first)
+    first.kill()
     await eventually(lambda: len(registry.of(DeploymentChanged)) >= 2, seconds=60)
     await registry.tell("registry-commands", a_command(PromoteVersion(version=2), command_id="p"))
     assert (await registry.answered("p")).outcome == "done"
@@ -273,7 +258,7 @@ async def test_database_down_at_start_and_away_later(
     await registry.open()
     try:
         await asyncio.to_thread(server.stop)
-        process = await registry.start()
+        process = registry.start()
         await registry.tell("registry-commands", APPLY)
 
         async def says_why() -> bool:
@@ -292,7 +277,7 @@ async def test_database_down_at_start_and_away_later(
         await asyncio.to_thread(server.start)
         await eventually(lambda: len(registry.of(DeploymentChanged)) >= 2, seconds=60)
         assert await registry.champion_sequence() == [(1, 1), (2, 1)]
-        assert process.returncode is None
+        assert process.ended is None
         registry.chain_is_whole_and_single()
     finally:
         await registry.close()
