@@ -90,7 +90,8 @@ async def mark_applied(connection: Connection, place: Log, offset: int) -> None:
 class Relay:
     """Publishes the outbox of one schema. A resource of the service; or run it as a background role.
 
-    `polls` counts the looks at the table; `standing_by` says that another relay holds the lock.
+    `polls` counts the looks at the table; `standing_by` says that another relay holds the lock. Records of the topic
+    `first` are acknowledged before any that was enqueued with or after them is sent.
     """
 
     def __init__(
@@ -100,8 +101,10 @@ class Relay:
         *,
         metrics: Metrics | None = None,
         poll_seconds: float = POLL_SECONDS,
+        first: str = "",
     ) -> None:
         self.polls = 0
+        self._first = first
         self.standing_by = False
         self._poll_seconds = poll_seconds
         self._database = database
@@ -185,7 +188,10 @@ class Relay:
         rows = await connection.fetch(_READY, BATCH_ROWS)
         if not rows:
             return 0
-        await self._producer.send_all([_outgoing(row) for row in rows])
+        for wave in (True, False):
+            records = [_outgoing(row) for row in rows if (row["topic"] == self._first) is wave]
+            if records:
+                await self._producer.send_all(records)
         await connection.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows])
         self._metrics.count("tailrace_outbox_published_total", len(rows))
         return len(rows)

@@ -2,6 +2,7 @@
 
 Two roles: `decide` reads every topic in one group and writes its decisions into the books; `relay` publishes what stands
 in the books' outbox. Both may run in any number of processes: rows are locked, and the relay keeps the order of each key.
+Before either begins, books that are empty or outdated are rebuilt from the topics (`adapters.rebuild`).
 The HTTP API is there in every process.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tailrace_contracts.events import BooksWritten
 from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
+from tailrace_registry.adapters.rebuild import Rebuild
 from tailrace_registry.adapters.rows import topics_out
 from tailrace_registry.consumers import Handlers, answering, deciding, newest_of_each_run
 from tailrace_registry.http import create_api
@@ -47,13 +50,18 @@ def create_service(
     database = database or Database(settings.database_url, "tailrace_registry")
     producer = producer or Producer(settings, client_id=f"registry-{settings.instance}")
     clock = clock or SystemClock()
-    relay = Relay(database, producer)
-    books = PostgresBooks(database, topics_out(out))
+    topics = topics_out(out)
+    relay = Relay(database, producer, first=topics[BooksWritten])
+    books = PostgresBooks(database, topics)
+    group = f"{settings.topic_prefix}registry-decide"
+    rebuild = Rebuild(settings, database, out=topics, inputs=tuple(routes), group=group, clock=clock)
     roles: dict[str, Role] = {
         "decide": ConsumerRole("decide", batch_handlers(routes, books, clock)),
         "relay": BackgroundRole("relay", relay.run),
     }
     api = create_api(PostgresShelf(database))
-    service = Service("registry", settings, roles, http=api, resources=[database], producer=producer, clock=clock)
+    service = Service(
+        "registry", settings, roles, http=api, resources=[database, rebuild], producer=producer, clock=clock
+    )
     relay.bind(service.metrics)
     return service

@@ -13,7 +13,15 @@ TOPICS_IN: app.Routes = {
     "spec-effects": {e.SpecTookEffect: handlers.note_effect},
     "training-progressed": {e.TrainingProgressed: handlers.note_training},
 }
-TOPICS_OUT = ("model-specs", "model-versions", "deployments", "training-requested", "alert-mutes", "audit-entries")
+TOPICS_OUT = (
+    "registry-journal",
+    "model-specs",
+    "model-versions",
+    "deployments",
+    "training-requested",
+    "alert-mutes",
+    "audit-entries",
+)
 
 
 def run() -> None:

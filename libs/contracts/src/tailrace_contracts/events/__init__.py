@@ -28,6 +28,7 @@ from tailrace_contracts.events.dead_letters import EventParked, EventReplayed
 from tailrace_contracts.events.decoding import EVENTS, AnyEvent, decode
 from tailrace_contracts.events.event import Event, Value, utc
 from tailrace_contracts.events.inference import AnsweredRow, InferenceAnswered, InferenceRequested
+from tailrace_contracts.events.journal import AppliedLog, BooksWritten, Kept, ModelRow
 from tailrace_contracts.events.labels import CoverageMeasured, ExampleLabelled, LabelGiven
 from tailrace_contracts.events.performance import (
     AnswersMeasured,
@@ -74,12 +75,14 @@ __all__ = [
     "AnsweredRow",
     "AnswersMeasured",
     "AnyEvent",
+    "AppliedLog",
     "ApplySpec",
     "Arm",
     "ArmMeasured",
     "ArmOutput",
     "ArmsCompared",
     "AuditRecorded",
+    "BooksWritten",
     "Bounds",
     "CanaryArm",
     "CandidateTrained",
@@ -107,9 +110,11 @@ __all__ = [
     "InferenceAnswered",
     "InferenceRequested",
     "InputMeasured",
+    "Kept",
     "LabelGiven",
     "Line",
     "Lineage",
+    "ModelRow",
     "Mute",
     "MuteAlerts",
     "MutesChanged",

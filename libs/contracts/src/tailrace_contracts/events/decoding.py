@@ -12,6 +12,7 @@ from tailrace_contracts.events.commands import CommandIssued
 from tailrace_contracts.events.dead_letters import EventParked, EventReplayed
 from tailrace_contracts.events.event import Event
 from tailrace_contracts.events.inference import InferenceAnswered, InferenceRequested
+from tailrace_contracts.events.journal import BooksWritten
 from tailrace_contracts.events.labels import CoverageMeasured, ExampleLabelled, LabelGiven
 from tailrace_contracts.events.performance import ArmsCompared, PerformanceEstimated, PerformanceMeasured
 from tailrace_contracts.events.predictions import PredictionMade
@@ -46,6 +47,7 @@ AnyEvent = Annotated[
     | MutesChanged
     | CommandIssued
     | AuditRecorded
+    | BooksWritten
     | EventParked
     | EventReplayed,
     Field(discriminator="type"),

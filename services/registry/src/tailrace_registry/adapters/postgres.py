@@ -1,8 +1,8 @@
 """The books in PostgreSQL.
 
-One record is one transaction: the inbox mark, the state, the audit entries and the events to be published are committed
-together. Rows are locked in one order (the record's log, a model, the end of the audit chain), so two
-processes wait for each other and never for ever. While the database is away every call raises RetryLater: the record stays in hand, uncommitted, and
+One record is one transaction: the inbox mark, the state, the audit entries, the change's place in the journal and the
+events to be published are committed together. Rows are locked in one order (the record's log, a model, the end of the
+audit chain, that of the journal), so two processes wait for each other and never for ever. While the database is away every call raises RetryLater: the record stays in hand, uncommitted, and
 comes again; whatever was half done is undone by the database.
 """
 
@@ -20,28 +20,29 @@ from tailrace_contracts.events import (
     AuditRecorded,
     DeploymentChanged,
     Event,
+    ModelRow,
     RevisionTrained,
     SpecApplied,
     VersionChanged,
 )
 from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import ModelSpec
+from tailrace_registry.adapters.journal import Change, Noted, announce, execute, row_of, store
 from tailrace_registry.adapters.rows import (
     MODELS,
     VERSIONS,
     TopicsOut,
     any_event,
-    chain_end,
     event_of,
+    kept,
     model_of,
-    published,
-    statements,
+    newest_revision,
+    written,
 )
 from tailrace_registry.domain.model import Model
 from tailrace_registry.ports import Entry, Evidenced
 from tailrace_runtime.database import Connection, Database
 from tailrace_runtime.errors import RetryLater
-from tailrace_runtime.outbox import enqueue
 from tailrace_runtime.records import Record
 
 CHAIN_PIECE = 1000
@@ -51,9 +52,9 @@ CHAIN_PIECE = 1000
 class PostgresEntry:
     """One transaction."""
 
-    def __init__(self, connection: Connection, topics_out: TopicsOut) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._sql = connection
-        self._topics_out = topics_out
+        self.change = Change()
 
     async def model(self, name: str) -> Model | None:
         """The model, its row locked."""
@@ -65,7 +66,9 @@ class PostgresEntry:
 
     async def found(self, name: str) -> None:
         """A row for the model, locked."""
-        await self._sql.execute("insert into models (name) values ($1) on conflict do nothing", name)
+        sql = "insert into models (name) values ($1) on conflict do nothing returning true"
+        if await self._sql.fetchval(sql, name):
+            self.change.row = (name, ModelRow(spec_revision=0))
         await self._lock(name)
 
     async def _lock(self, name: str) -> None:
@@ -99,12 +102,9 @@ class PostgresEntry:
 
     async def save(self, model: Model, events: Sequence[Event]) -> None:
         """The model's row, and everything in `publish`."""
-        await self._sql.execute(
-            "update models set spec_revision = $2, predecessors = $3 where name = $1",
-            model.name,
-            model.spec_revision,
-            list(model.predecessors),
-        )
+        row = ModelRow(spec_revision=model.spec_revision, predecessors=model.predecessors)
+        self.change.row, self.change.misfits = (model.name, row), model.misfits
+        await execute(self._sql, row_of(model.name, row))
         await self._store(events, model.misfits)
 
     async def publish(self, events: Sequence[Event]) -> None:
@@ -113,27 +113,18 @@ class PostgresEntry:
 
     async def note(self, model: str, kind: str, event_id: str, event: Event) -> None:
         """Evidence, once."""
-        await self._sql.execute(
-            "insert into evidence (model, kind, event_id, event, said_at) values ($1, $2, $3, $4, $5)"
-            " on conflict do nothing",
-            model,
-            kind,
-            event_id,
-            event.model_dump_json(),
-            getattr(event, "time", None),
-        )
+        each = written(event)
+        if await execute(self._sql, kept(model, kind, event_id, each)):
+            self.change.kept.append(Noted(model, kind, event_id, each))
 
     async def newer(self, revision: RevisionTrained) -> bool:
         """The revision as the newest of its run, its model locked."""
         await self._lock(revision.model)
-        sql = """
-            insert into revisions (model, run_id, revision, event) values ($1, $2, $3, $4)
-            on conflict (model, run_id) do update set revision = excluded.revision, event = excluded.event
-            where revisions.revision < excluded.revision
-            returning true
-        """
-        arguments = (revision.model, revision.run_id, revision.revision, revision.model_dump_json())
-        return bool(await self._sql.fetchval(sql, *arguments))
+        each = written(revision)
+        newer = await execute(self._sql, newest_revision(revision, each.text))
+        if newer:
+            self.change.revision = each
+        return newer
 
     async def version_of_run(self, model: str, run_id: str) -> VersionChanged | None:
         """The version that a run made."""
@@ -141,12 +132,9 @@ class PostgresEntry:
         return event_of(VersionChanged, text) if text else None
 
     async def _store(self, events: Sequence[Event], misfits: frozenset[int]) -> None:
-        for statement in statements(events, misfits):
-            await self._sql.execute(statement.sql, *statement.arguments)
-        last = chain_end(events)
-        if last is not None:
-            await self._sql.execute("update audit_head set sequence = $1, sha256 = $2", last.sequence, last.sha256)
-        await enqueue(self._sql, [published(event, self._topics_out) for event in events])
+        made = [written(event) for event in events]
+        await store(self._sql, made, misfits)
+        self.change.published += made
 
 
 class PostgresBooks:
@@ -164,8 +152,10 @@ class PostgresBooks:
                 if await _applied(connection, record):
                     yield None
                     return
-                yield PostgresEntry(connection, self._topics_out)
+                entry = PostgresEntry(connection)
+                yield entry
                 await _mark(connection, record)
+                await announce(connection, entry.change, record, self._topics_out)
         except asyncpg.UniqueViolationError as error:
             raise RetryLater(f"another process was faster: {error}") from error
 

@@ -5,21 +5,24 @@ What is stored is the event as it is published, so the books can never say anyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import (
     AuditRecorded,
+    BooksWritten,
     DeploymentChanged,
     Event,
     MutesChanged,
+    RevisionTrained,
     SpecApplied,
     VersionChanged,
     decode,
 )
 from tailrace_registry.domain.model import Model
-from tailrace_runtime.records import Outgoing, outgoing
+from tailrace_runtime.records import Outgoing, event_headers
 
 Row = Mapping[str, Any]
 
@@ -74,47 +77,85 @@ class Statement(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def _spec(event: SpecApplied) -> Statement:
+class Written(NamedTuple):
+    """An event and its JSON, which is stored as it was published: a later release might write it otherwise."""
+
+    event: Event
+    text: str
+
+
+def written(event: Event) -> Written:
+    """An event that is written for the first time."""
+    return Written(event, event.model_dump_json())
+
+
+def read_again(text: str) -> Written:
+    """An event that was written before."""
+    return Written(any_event(text), text)
+
+
+def _spec(event: SpecApplied, text: str) -> Statement:
     sql = "insert into specs (model, revision, event, applied_at) values ($1, $2, $3, $4)"
-    return Statement(sql, (event.model, event.spec_revision, event.model_dump_json(), event.time))
+    return Statement(sql, (event.model, event.spec_revision, text, event.time))
 
 
-def _version(event: VersionChanged, *, fits: bool) -> Statement:
+def _version(event: VersionChanged, text: str, *, fits: bool) -> Statement:
     sql = """
         insert into versions (model, version, run_id, stage, fits, event) values ($1, $2, $3, $4, $5, $6)
         on conflict (model, version) do update set stage = excluded.stage, event = excluded.event
     """
-    arguments = (event.model, event.version, event.run_id, event.stage, fits, event.model_dump_json())
-    return Statement(sql, arguments)
+    return Statement(sql, (event.model, event.version, event.run_id, event.stage, fits, text))
 
 
-def _deployment(event: DeploymentChanged) -> Statement:
+def _deployment(event: DeploymentChanged, text: str) -> Statement:
     sql = "insert into deployments (model, sequence, event, announced_at) values ($1, $2, $3, $4)"
-    return Statement(sql, (event.model, event.sequence, event.model_dump_json(), event.time))
+    return Statement(sql, (event.model, event.sequence, text, event.time))
 
 
-def _mutes(event: MutesChanged) -> Statement:
+def _mutes(event: MutesChanged, text: str) -> Statement:
     sql = "insert into mutes (model, sequence, event, announced_at) values ($1, $2, $3, $4)"
-    return Statement(sql, (event.model, event.sequence, event.model_dump_json(), event.time))
+    return Statement(sql, (event.model, event.sequence, text, event.time))
 
 
-def _audit(event: AuditRecorded) -> Statement:
+def _audit(event: AuditRecorded, text: str) -> Statement:
     sql = "insert into audit (sequence, model, command_id, entry) values ($1, $2, $3, $4)"
-    return Statement(sql, (event.sequence, event.model, event.command_id, event.model_dump_json()))
+    return Statement(sql, (event.sequence, event.model, event.command_id, text))
 
 
-def statements(events: Sequence[Event], misfits: frozenset[int]) -> list[Statement]:
+_STORED: Mapping[type[Event], Callable[[Any, str], Statement]] = {
+    SpecApplied: _spec,
+    DeploymentChanged: _deployment,
+    MutesChanged: _mutes,
+    AuditRecorded: _audit,
+}
+
+
+def statements(events: Sequence[Written], misfits: Collection[int]) -> list[Statement]:
     """What stores these events. Versions that step down come first: no two may be in one role, not even for a moment."""
-    versions = [event for event in events if isinstance(event, VersionChanged)]
-    versions.sort(key=lambda event: event.stage in {"canary", "champion"})
-    done = [_version(event, fits=event.version not in misfits) for event in versions]
-    stored: dict[type[Event], Callable[[Any], Statement]] = {
-        SpecApplied: _spec,
-        DeploymentChanged: _deployment,
-        MutesChanged: _mutes,
-        AuditRecorded: _audit,
-    }
-    return done + [stored[type(event)](event) for event in events if type(event) in stored]
+    versions = [(each.event, each.text) for each in events if isinstance(each.event, VersionChanged)]
+    versions.sort(key=lambda each: each[0].stage in {"canary", "champion"})
+    done = [_version(event, text, fits=event.version not in misfits) for event, text in versions]
+    return done + [_STORED[type(event)](event, text) for event, text in events if type(event) in _STORED]
+
+
+def kept(model: str, kind: str, event_id: str, each: Written) -> Statement:
+    """What keeps an event that decisions rest on."""
+    sql = (
+        "insert into evidence (model, kind, event_id, event, said_at) values ($1, $2, $3, $4, $5)"
+        " on conflict do nothing returning true"
+    )
+    return Statement(sql, (model, kind, event_id, each.text, getattr(each.event, "time", None)))
+
+
+def newest_revision(event: RevisionTrained, text: str) -> Statement:
+    """What keeps a revision, if it is the newest of its run; then it gives back true."""
+    sql = """
+        insert into revisions (model, run_id, revision, event) values ($1, $2, $3, $4)
+        on conflict (model, run_id) do update set revision = excluded.revision, event = excluded.event
+        where revisions.revision < excluded.revision
+        returning true
+    """
+    return Statement(sql, (event.model, event.run_id, event.revision, text))
 
 
 TopicsOut = Mapping[type[Event], str]
@@ -126,14 +167,30 @@ def topics_out(names: Iterable[str]) -> TopicsOut:
     return {event: name for name in names for event in topics()[name].event_types}
 
 
-def published(event: Event, out: TopicsOut) -> Outgoing:
+def published(each: Written, out: TopicsOut) -> Outgoing:
     """The record that announces an event. A version's key names the version too, so that compaction keeps each."""
+    return Outgoing(
+        out[type(each.event)], each.text.encode(), key_of(each.event).encode(), None, event_headers(each.event)
+    )
+
+
+def key_of(event: Event) -> str:
+    """The key under which an event is published."""
     model = str(getattr(event, "model", ""))
-    key = f"{model}|{event.version}" if isinstance(event, VersionChanged) else model
-    return outgoing(event, out[type(event)], key)
+    if isinstance(event, VersionChanged):
+        return f"{model}|{event.version}"
+    return key_of_change(event) if isinstance(event, BooksWritten) else model
 
 
-def chain_end(events: Sequence[Event]) -> AuditRecorded | None:
+def key_of_change(change: BooksWritten) -> str:
+    """Compaction keeps every change but those revisions that a newer one of the same run has made superfluous."""
+    only_revision = change.revision and change.row is None and not change.kept
+    if not only_revision:
+        return f"{change.number:012d}"
+    return f"{change.model}|{json.loads(change.revision)['run_id']}"
+
+
+def chain_end(events: Sequence[Written]) -> AuditRecorded | None:
     """The last audit entry among the events."""
-    entries = [event for event in events if isinstance(event, AuditRecorded)]
+    entries = [each.event for each in events if isinstance(each.event, AuditRecorded)]
     return entries[-1] if entries else None
