@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from tailrace_contracts.events import PredictionMade
+from tailrace_serving.adapters.ledger import MODELS, FileLedger
 from tailrace_serving.app import capture_of
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Loaded, Member
 from tailrace_serving.domain.features import FeatureRules
@@ -123,3 +127,46 @@ async def test_refused_event_does_not_hold_up_the_others() -> None:
     await capture.stop()
     assert meter.counts["tailrace_capture_lost_total", "rain"] == 1
     assert meter.counts["tailrace_captured_total", "rain"] == 5
+
+
+async def test_what_a_killed_process_held_is_counted_by_the_next(tmp_path: Path) -> None:
+    """If it failed, every kill would lose predictions that no counter knows of."""
+    events, meter, path = FakeEventLog(), FakeMeter(), tmp_path / "state" / "capture.ledger"
+    first = FileLedger(path)
+    capture = capture_of(settings(), events, meter, first)
+    await capture.start()
+    one = inference_of(FakePredictor())
+    await capture.take([one(number) for number in range(100)])
+    await eventually(lambda: len(events.events) == 100, 5, 0.005)
+    await eventually(lambda: not capture.buffer, 5, 0.005)
+    events.away = True
+    await capture.take([one(number) for number in range(100, 130)])
+    await eventually(lambda: len(capture.buffer) == 30, 5, 0.005)
+    with pytest.raises(OSError, match="unavailable"):
+        FileLedger(path)
+    copy = tmp_path / "as-it-was-when-killed.ledger"
+    copy.write_bytes(path.read_bytes())
+    await capture.stop()
+
+    second = FakeMeter()
+    after = capture_of(settings(), FakeEventLog(), second, FileLedger(copy))
+    await after.start()
+    await after.stop()
+    assert second.counts == {("tailrace_capture_lost_total", "rain"): 30}
+    assert FileLedger(tmp_path / "new.ledger").left == {}
+
+
+def test_a_ledger_keeps_models_apart(tmp_path: Path) -> None:
+    """If it failed, losses would be counted for the wrong model, or a long name would break serving."""
+    path = tmp_path / "ledger"
+    ledger = FileLedger(path)
+    for number in range(MODELS + 10):
+        ledger.take(f"model-{number}", number)
+    ledger.take("long" * 100, 7)
+    ledger.settle("model-5", 5)
+    ledger.settle("model-9", 4)
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    left = FileLedger(copy).left
+    assert (left["model-4"], left.get("model-5"), left["model-9"]) == (4, None, 5)
+    assert sum(left.values()) == sum(range(MODELS + 10)) + 7 - 9

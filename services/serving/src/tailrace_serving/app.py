@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
+import structlog
+
 from tailrace_runtime.clock import Clock, SystemClock
 from tailrace_runtime.consumer import ConsumerRole, DeadLetterLimit, Outcome
 from tailrace_runtime.follower import Follower
@@ -22,6 +24,7 @@ from tailrace_runtime.records import Record
 from tailrace_runtime.service import BackgroundRole, Service
 from tailrace_serving.adapters.artefacts import StoredArtefacts
 from tailrace_serving.adapters.kafka import PredictionTopic
+from tailrace_serving.adapters.ledger import FileLedger, NoLedger
 from tailrace_serving.adapters.replies import RecentReplies
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader, Routes
@@ -31,10 +34,12 @@ from tailrace_serving.handlers import Desk
 from tailrace_serving.http import Front, Limits
 from tailrace_serving.measuring import Measuring
 from tailrace_serving.metrics import INSTRUMENTS
-from tailrace_serving.ports import Artefacts, EventLog, Meter
+from tailrace_serving.ports import Artefacts, EventLog, Ledger, Meter
 from tailrace_serving.requests import Requests
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.shelf import Shelf
+
+log = structlog.get_logger(__name__)
 
 RequestRoutes = Mapping[str, Callable[[Requests, Sequence[Record]], Awaitable[Outcome]]]
 """The topic of requests, and what answers them."""
@@ -58,7 +63,7 @@ def create_service(
     metrics = Metrics("serving", INSTRUMENTS, process=True)
     producer = Producer(settings, client_id=f"serving-{settings.instance}", metrics=metrics)
     table = Table()
-    capture = capture_of(settings, PredictionTopic(producer, topic_out), metrics)
+    capture = capture_of(settings, PredictionTopic(producer, topic_out), metrics, ledger_of(settings))
     loader = Loader(
         topics_in,
         table,
@@ -133,18 +138,28 @@ def limits_of(settings: ServingSettings) -> Limits:
     return Limits(settings.max_body_bytes, settings.max_rows, settings.max_requests, settings.request_seconds)
 
 
-def capture_of(settings: ServingSettings, events: EventLog, meter: Meter) -> Capture:
+def capture_of(settings: ServingSettings, events: EventLog, meter: Meter, ledger: Ledger | None = None) -> Capture:
     """The way from answers to events, with this deployment's bounds."""
     return Capture(
         events,
         meter,
         CaptureBuffer(settings.capture_max_events, settings.capture_max_bytes),
+        ledger or NoLedger(),
         max_pending=settings.max_pending_rows,
         linger_seconds=settings.capture_linger_seconds,
         retry_seconds=settings.capture_retry_seconds,
         acknowledge_seconds=settings.acknowledge_seconds,
         flush_seconds=settings.capture_flush_seconds,
     )
+
+
+def ledger_of(settings: ServingSettings) -> Ledger:
+    """The ledger in this process's folder; none where nothing can be written, as in a container without a volume."""
+    try:
+        return FileLedger(settings.state_dir / f"capture-{settings.instance}.ledger")
+    except OSError as error:
+        log.warning("without a ledger: what this process holds when it is killed is not counted", reason=str(error))
+        return NoLedger()
 
 
 def stored_artefacts(settings: ServingSettings) -> StoredArtefacts:

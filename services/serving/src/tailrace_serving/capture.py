@@ -6,7 +6,8 @@ Two tasks run beside the requests: one takes pending rows, asks the other arms a
 the buffer holds, in batches, and keeps it until the broker has acknowledged. Overload is shed in this order: when too
 many rows are pending, a row's event is made at once, without the other arms (`tailrace_shadows_shed_total`); when the
 buffer is full, as when the broker has been away for long, the event is lost and counted
-(`tailrace_capture_lost_total`). Neither ever makes a request wait.
+(`tailrace_capture_lost_total`). Neither ever makes a request wait. What a process held when it was killed, its successor
+counts: the ledger says how much that was.
 
 A model whose spec says `capture: acknowledged` goes another way: its request asks the other arms, publishes and waits.
 """
@@ -23,7 +24,7 @@ import structlog
 from tailrace_serving.domain.buffer import CaptureBuffer, Captured
 from tailrace_serving.domain.refusal import Refused
 from tailrace_serving.handlers import ALIKE_ROWS, Inference, captured, with_others
-from tailrace_serving.ports import EventLog, Meter, NeverPublished, NotPublished
+from tailrace_serving.ports import EventLog, Ledger, Meter, NeverPublished, NotPublished
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,7 @@ class Capture:
         events: EventLog,
         meter: Meter,
         buffer: CaptureBuffer,
+        ledger: Ledger,
         *,
         max_pending: int,
         linger_seconds: float,
@@ -49,6 +51,7 @@ class Capture:
         self.buffer = buffer
         self._events = events
         self._meter = meter
+        self._ledger = ledger
         self._pending: deque[Inference] = deque()
         self._max_pending = max_pending
         self._linger_seconds = linger_seconds
@@ -71,6 +74,7 @@ class Capture:
             self._buffered(inferences)
 
     def _buffered(self, inferences: Sequence[Inference]) -> None:
+        self._ledger.take(inferences[0].arms.model, len(inferences))
         for inference in inferences:
             if len(self._pending) >= self._max_pending:
                 self._meter.count("tailrace_shadows_shed_total", model=inference.arms.model)
@@ -102,6 +106,8 @@ class Capture:
     async def start(self) -> None:
         """Begin to answer for the other arms and to publish."""
         self._stopping = False
+        for model, lost in self._ledger.left.items():
+            self._lost(model, lost, "an earlier process was killed while it held them")
         self._tasks = [
             asyncio.create_task(self._ask_others(), name="serving-other-arms"),
             asyncio.create_task(self._publish(), name="serving-capture"),
@@ -153,6 +159,7 @@ class Capture:
             self._offered.set()
         else:
             self._meter.count("tailrace_capture_lost_total", model=event.model)
+            self._ledger.settle(event.model, 1)
             self._tell_lost(event.model)
 
     async def _publish(self) -> None:
@@ -191,13 +198,18 @@ class Capture:
         self.buffer.done(len(batch))
         for model, count in _by_model(batch).items():
             self._meter.count("tailrace_captured_total", count, model=model)
+            self._ledger.settle(model, count)
 
     def _give_up(self, count: int, reason: str) -> None:
         given_up = _by_model(self.buffer.oldest(count))
         self.buffer.give_up(count)
         for model, lost in given_up.items():
-            self._meter.count("tailrace_capture_lost_total", lost, model=model)
-            log.error("prediction events are lost", model=model, lost=lost, reason=reason)
+            self._ledger.settle(model, lost)
+            self._lost(model, lost, reason)
+
+    def _lost(self, model: str, lost: int, reason: str) -> None:
+        self._meter.count("tailrace_capture_lost_total", lost, model=model)
+        log.error("prediction events are lost", model=model, lost=lost, reason=reason)
 
     def _tell_lost(self, model: str) -> None:
         now = time.monotonic()

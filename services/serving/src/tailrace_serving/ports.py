@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -37,6 +37,23 @@ class EventLog(Protocol):
 
     async def publish(self, events: Sequence[Captured]) -> None:
         """Return once all are acknowledged. Raises NotPublished or NeverPublished."""
+        ...
+
+
+class Ledger(Protocol):
+    """Counts what is on its way to the broker, for the time after this process."""
+
+    @property
+    def left(self) -> Mapping[str, int]:
+        """By model: what an earlier process of this name had taken and not settled when it ended."""
+        ...
+
+    def take(self, model: str, count: int) -> None:
+        """So many answers are to be captured."""
+        ...
+
+    def settle(self, model: str, count: int) -> None:
+        """So many of them are acknowledged, or counted as lost."""
         ...
 
 
