@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 INFER = "/v2/models/rain/infer"
 PREDICT = "/v1/models/rain/predict"
+EXPLAIN = "/v2/models/rain/explain"
+EXPLAIN_ROWS = "/v1/models/rain/explain"
 LENGTH = "Inference-Header-Content-Length"
 
 
@@ -53,7 +55,7 @@ def some(*values: Any) -> tuple[Any, ...]:
 
 def corpus() -> list[Hostile]:
     """All of them, each once."""
-    kinds = (shapes, datatypes, values, names, structure, deep, huge, identities, binary, text)
+    kinds = (shapes, datatypes, values, names, structure, deep, huge, identities, binary, text, explanations)
     every = (each for kind in kinds for each in kind())
     return list({(each.path, each.body, tuple(each.headers.items())): each for each in every}.values())
 
@@ -357,4 +359,34 @@ def text() -> Iterator[Hostile]:
         yield asked("text", b'{"inputs": [], "id": ' + word + b"}")
     yield from (
         Hostile("text", INFER, good, {"Content-Encoding": each}) for each in some("gzip", "br", "deflate", "x" * 500)
+    )
+
+
+def explanations() -> Iterator[Hostile]:
+    """Questions for reasons: as bad as the others are, and how to explain in ways that do not exist or cost too much."""
+    for bad in some(0, 1, -2, 2_001, 2**63, 2**64, 10**400, 1.5, True, "32", "", None, [], {}, [32], {"count": 32}):
+        if bad is not None:
+            yield asked("explain", {"inputs": tensors(), "parameters": {"permutations": bad}}, EXPLAIN)
+            yield asked("explain", {"features": ROW, "permutations": bad}, EXPLAIN_ROWS)
+    for bad in some(0, 1, "true", "no", [], {}, 0.0):
+        yield asked("explain", {"inputs": tensors(), "parameters": {"record": bad}}, EXPLAIN)
+        yield asked("explain", {"features": ROW, "record": bad}, EXPLAIN_ROWS)
+    for count in some(17, 51, 2**31, 2**64):
+        many = {"name": "humidity", "datatype": "FP64", "shape": [count], "data": [1.0]}
+        yield asked("explain", {"inputs": [many]}, EXPLAIN)
+    yield asked("explain", {"rows": [ROW] * 17}, EXPLAIN_ROWS)
+    yield asked("explain", {"rows": [ROW] * 17, "record": False}, EXPLAIN_ROWS)
+    for name in some("Contributions", "explanation", "", "shap_values", "\0", "x" * 5_000):
+        yield asked("explain", {"inputs": tensors(), "outputs": [{"name": name}]}, EXPLAIN)
+    yield asked("explain", {"inputs": tensors(), "outputs": [{"name": "contributions"}] * 2}, EXPLAIN)
+    yield asked("explain", {"inputs": tensors(), "outputs": [{"name": "contributions"}]})
+    yield asked("explain", {"inputs": tensors()}, "/v2/models/rain/versions/9/explain")
+    yield asked("explain", {"inputs": tensors()}, "/v2/models/snow/explain")
+    yield asked("explain", {"features": ROW, "permutations": 32}, PREDICT)
+    yield asked("explain", {"features": ROW, "explain": True}, EXPLAIN_ROWS)
+    yield from (
+        each._replace(category="explain", path={INFER: EXPLAIN, PREDICT: EXPLAIN_ROWS}[each.path])
+        for kind in (shapes, values, binary, structure)
+        for each in kind()
+        if each.path in {INFER, PREDICT}
     )

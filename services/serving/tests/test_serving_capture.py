@@ -9,13 +9,23 @@ from pathlib import Path
 import pytest
 
 from tailrace_contracts.events import PredictionMade
+from tailrace_serving import app
 from tailrace_serving.adapters.ledger import MODELS, FileLedger
-from tailrace_serving.app import capture_of
+from tailrace_serving.capture import Capture
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Loaded, Member
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.handlers import Inference
 from tailrace_serving.settings import ServingSettings
-from tailrace_serving.testing import RAIN, THEN, FakeAnswer, FakeEventLog, FakeMeter, FakePredictor, rain_spec
+from tailrace_serving.testing import (
+    RAIN,
+    THEN,
+    FakeAnswer,
+    FakeArtefacts,
+    FakeEventLog,
+    FakeMeter,
+    FakePredictor,
+    rain_spec,
+)
 from tailrace_testing import eventually
 
 SPEC = rain_spec()
@@ -36,6 +46,13 @@ def settings(**changes: float) -> ServingSettings:
     """Settings that wait for nothing."""
     fast: dict[str, float] = {"capture_linger_seconds": 0, "capture_retry_seconds": 0.01, "capture_flush_seconds": 0.2}
     return ServingSettings.model_validate({**fast, **changes})
+
+
+def capture_of(
+    settings: ServingSettings, events: FakeEventLog, meter: FakeMeter, ledger: FileLedger | None = None
+) -> Capture:
+    """A capture that explains nothing."""
+    return app.capture_of(settings, events, meter, app.explanations_of(settings, FakeArtefacts(), meter), ledger)
 
 
 async def test_broker_away_and_back_loses_nothing() -> None:

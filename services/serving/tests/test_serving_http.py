@@ -15,12 +15,13 @@ import pytest
 
 from tailrace_contracts.events import Event, PredictionMade
 from tailrace_runtime.testing import record
-from tailrace_serving.app import capture_of
+from tailrace_serving.answering import Limits
+from tailrace_serving.app import capture_of, explanations_of
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader
 from tailrace_serving.domain.arms import Table
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import Front, Limits
+from tailrace_serving.http import Front
 from tailrace_serving.main import TOPICS_IN
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import (
@@ -56,12 +57,13 @@ class Serving:
         self.artefacts = FakeArtefacts()
         self.table = Table()
         self.settings = ServingSettings(capture_linger_seconds=0, capture_retry_seconds=0.01)
-        self.capture: Capture = capture_of(self.settings, self.events, self.meter)
+        self.explanations = explanations_of(self.settings, self.artefacts, self.meter)
+        self.capture: Capture = capture_of(self.settings, self.events, self.meter, self.explanations)
         self.loader = Loader(TOPICS_IN, self.table, self.artefacts, self.meter, retry_seconds=60)
         self._ids = iter(range(1_000_000))
         desk = Desk(FixedClock(), lambda: f"made-{next(self._ids)}", self.meter)
         self.limits = Limits(100_000, 50, max_requests=4)
-        self.front = Front(self.table, self.loader.waiting, self.capture, desk, self.limits)
+        self.front = Front(self.table, self.loader.waiting, self.capture, desk, self.limits, self.explanations)
         self.client = self.client_of(self.front)
 
     def client_of(self, front: Front) -> httpx.AsyncClient:

@@ -16,22 +16,35 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.types import ASGIApp
 
-from tailrace_serving.app import capture_of
+from tailrace_serving.answering import Limits
+from tailrace_serving.app import capture_of, explanations_of
 from tailrace_serving.domain.arms import Arms, Loaded, Table
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import Front, Limits
+from tailrace_serving.http import Front
 from tailrace_serving.settings import ServingSettings
-from tailrace_serving.testing import FakeEventLog, FakeMeter, FakePredictor, FixedClock, rain_spec
+from tailrace_serving.testing import (
+    RAIN,
+    FakeArtefacts,
+    FakeEventLog,
+    FakeMeter,
+    FakePredictor,
+    FixedClock,
+    claim_check,
+    rain_spec,
+)
 
 
 def serving() -> ASGIApp:
     """The application with one champion."""
     spec, meter, table = rain_spec(), FakeMeter(), Table()
-    table.swap(Arms("rain", spec, FeatureRules(spec), Loaded(1, None, "torch", "1", FakePredictor())))
-    capture = capture_of(ServingSettings(), FakeEventLog(), meter)
+    artefacts, reference = FakeArtefacts(), claim_check("reference")
+    artefacts.references[reference.sha256] = [RAIN]
+    table.swap(Arms("rain", spec, FeatureRules(spec), Loaded(1, None, "torch", "1", FakePredictor(), reference)))
+    explanations = explanations_of(ServingSettings(), artefacts, meter)
+    capture = capture_of(ServingSettings(), FakeEventLog(), meter, explanations)
     desk = Desk(FixedClock(), lambda: "made", meter)
-    return Front(table, lambda: None, capture, desk, Limits(100_000, 50)).application()
+    return Front(table, lambda: None, capture, desk, Limits(100_000, 50), explanations).application()
 
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", serving())

@@ -18,13 +18,24 @@ from tailrace_contracts.events import Event, InferenceAnswered, InferenceRequest
 from tailrace_runtime.errors import DeliveryFailed, RetryLater
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.records import Outgoing, Record, outgoing
+from tailrace_serving.app import explanations_of
 from tailrace_serving.domain.answered import Replied
 from tailrace_serving.domain.arms import Arms, Loaded, Table
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.requests import Cause, Reply
 from tailrace_serving.handlers import Desk
 from tailrace_serving.requests import Requests
-from tailrace_serving.testing import RAIN, THEN, FakeMeter, FakePredictor, FixedClock, rain_spec
+from tailrace_serving.settings import ServingSettings
+from tailrace_serving.testing import (
+    RAIN,
+    THEN,
+    FakeArtefacts,
+    FakeMeter,
+    FakePredictor,
+    FixedClock,
+    claim_check,
+    rain_spec,
+)
 from tailrace_testing import Broker, eventually
 
 
@@ -53,9 +64,17 @@ class Life:
         self.sender = FakeSender()
         self.predictor = FakePredictor(probability)
         spec, table = rain_spec(), Table()
+        settings, artefacts, reference = ServingSettings(), FakeArtefacts(), claim_check("reference")
+        artefacts.references[reference.sha256] = [RAIN]
         shadow = Loaded(2, None, "torch", "2", FakePredictor(0.25))
         table.swap(
-            Arms("rain", spec, FeatureRules(spec), Loaded(1, None, "torch", "1", self.predictor), shadows=(shadow,))
+            Arms(
+                "rain",
+                spec,
+                FeatureRules(spec),
+                Loaded(1, None, "torch", "1", self.predictor, reference),
+                shadows=(shadow,),
+            )
         )
 
         async def read(topic: str, partitions: set[int]) -> list[bytes]:
@@ -70,6 +89,8 @@ class Life:
             reply_topics=("inference-replies", "mine"),
             topic_out="prediction-events",
             max_rows=50,
+            max_explained_rows=2,
+            explanations=explanations_of(settings, artefacts, FakeMeter()),
             remembered_bytes=1_000_000,
         )
 

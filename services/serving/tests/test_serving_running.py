@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tailrace_contracts.events import FeatureValue
-from tailrace_models import ONNX, load
+from tailrace_models import ONNX, Reference, load
 from tailrace_runtime.objects import ObjectStore
 from tailrace_serving.adapters.artefacts import StoredArtefacts
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed
@@ -46,6 +46,9 @@ class Slow:
         if any(float(row["humidity"] or 0) < 0 for row in rows):
             raise ArmFailed("below zero")
         return [FakeAnswer(float(row["humidity"] or 0), None) for row in rows]
+
+    def explainer(self, _: Reference | None) -> None:
+        """It has nothing to explain with."""
 
 
 def row(humidity: float) -> dict[str, FeatureValue]:
@@ -93,6 +96,9 @@ async def test_many_rows_in_line_let_others_in() -> None:
         def predict(self, rows: Rows) -> list[ArmAnswer]:
             seen.append(turns)
             return [FakeAnswer(1, 0.5) for _ in rows]
+
+        def explainer(self, _: Reference | None) -> None:
+            """Nothing is explained here."""
 
     async def other() -> None:
         nonlocal turns

@@ -26,12 +26,14 @@ from tailrace_serving.adapters.artefacts import StoredArtefacts
 from tailrace_serving.adapters.kafka import PredictionTopic
 from tailrace_serving.adapters.ledger import FileLedger, NoLedger
 from tailrace_serving.adapters.replies import RecentReplies
+from tailrace_serving.answering import Limits
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader, Routes
 from tailrace_serving.domain.arms import Table
 from tailrace_serving.domain.buffer import CaptureBuffer
+from tailrace_serving.explanations import Explanations
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import Front, Limits
+from tailrace_serving.http import Front
 from tailrace_serving.measuring import Measuring
 from tailrace_serving.metrics import INSTRUMENTS
 from tailrace_serving.ports import Artefacts, EventLog, Ledger, Meter
@@ -63,11 +65,13 @@ def create_service(
     metrics = Metrics("serving", INSTRUMENTS, process=True)
     producer = Producer(settings, client_id=f"serving-{settings.instance}", metrics=metrics)
     table = Table()
-    capture = capture_of(settings, PredictionTopic(producer, topic_out), metrics, ledger_of(settings))
+    shelf = Shelf(artefacts or stored_artefacts(settings), settings.max_loaded_bytes, metrics)
+    explanations = explanations_of(settings, shelf, metrics)
+    capture = capture_of(settings, PredictionTopic(producer, topic_out), metrics, explanations, ledger_of(settings))
     loader = Loader(
         topics_in,
         table,
-        Shelf(artefacts or stored_artefacts(settings), settings.max_loaded_bytes, metrics),
+        shelf,
         metrics,
         retry_seconds=settings.artefact_retry_seconds,
     )
@@ -82,13 +86,21 @@ def create_service(
         every_seconds=settings.measure_seconds,
     )
     desk = Desk(clock, new_id, metrics)
-    front = Front(table, loader.waiting, capture, desk, limits_of(settings))
+    front = Front(table, loader.waiting, capture, desk, limits_of(settings), explanations)
     return Service(
         "serving",
         settings,
         {
             "http": BackgroundRole("http", _until_stopped),
-            "requests": requests_role(settings, requests_in, topic_out, table=table, desk=desk, producer=producer),
+            "requests": requests_role(
+                settings,
+                requests_in,
+                topic_out,
+                table=table,
+                desk=desk,
+                producer=producer,
+                explanations=explanations,
+            ),
         },
         front.application(),
         [measuring, capture, *followers, loader],
@@ -110,6 +122,7 @@ def requests_role(
     table: Table,
     desk: Desk,
     producer: Producer,
+    explanations: Explanations,
 ) -> ConsumerRole:
     """The role that answers requests on a topic. A caller's bad requests stop nobody else's (ADR 18)."""
     ((topic, handle),) = routes.items()
@@ -121,6 +134,8 @@ def requests_role(
         reply_topics=settings.reply_topics,
         topic_out=topic_out,
         max_rows=settings.max_rows,
+        max_explained_rows=settings.max_explained_rows,
+        explanations=explanations,
         remembered_bytes=settings.remembered_reply_bytes,
     )
     return ConsumerRole(
@@ -135,10 +150,28 @@ def requests_role(
 
 def limits_of(settings: ServingSettings) -> Limits:
     """What one request may have, as this deployment says."""
-    return Limits(settings.max_body_bytes, settings.max_rows, settings.max_requests, settings.request_seconds)
+    return Limits(
+        settings.max_body_bytes,
+        settings.max_rows,
+        settings.max_requests,
+        settings.request_seconds,
+        settings.max_explained_rows,
+    )
 
 
-def capture_of(settings: ServingSettings, events: EventLog, meter: Meter, ledger: Ledger | None = None) -> Capture:
+def explanations_of(settings: ServingSettings, artefacts: Artefacts, meter: Meter) -> Explanations:
+    """What explains answers, with this deployment's bounds."""
+    return Explanations(
+        artefacts,
+        meter,
+        max_mixed_rows=settings.max_mixed_rows,
+        live_seconds=settings.explanation_seconds,
+    )
+
+
+def capture_of(
+    settings: ServingSettings, events: EventLog, meter: Meter, explanations: Explanations, ledger: Ledger | None = None
+) -> Capture:
     """The way from answers to events, with this deployment's bounds."""
     return Capture(
         events,
@@ -150,6 +183,8 @@ def capture_of(settings: ServingSettings, events: EventLog, meter: Meter, ledger
         retry_seconds=settings.capture_retry_seconds,
         acknowledge_seconds=settings.acknowledge_seconds,
         flush_seconds=settings.capture_flush_seconds,
+        explanations=explanations,
+        max_waiting_explanations=settings.max_waiting_explanations,
     )
 
 

@@ -2,14 +2,16 @@
 
     answered rows → pending (bounded) → the other arms answer, in micro-batches → buffer (bounded) → broker
 
-Two tasks run beside the requests: one takes pending rows, asks the other arms and encodes the events; one sends what
-the buffer holds, in batches, and keeps it until the broker has acknowledged. Overload is shed in this order: when too
+Tasks run beside the requests: one takes pending rows, asks the other arms and encodes the events; one sends what the
+buffer holds, in batches, and keeps it until the broker has acknowledged; one explains those predictions that their
+model's spec draws, before their events are encoded (`explanations`). Overload is shed in this order: when too
 many rows are pending, a row's event is made at once, without the other arms (`tailrace_shadows_shed_total`); when the
 buffer is full, as when the broker has been away for long, the event is lost and counted
 (`tailrace_capture_lost_total`). Neither ever makes a request wait. What a process held when it was killed, its successor
 counts: the ledger says how much that was.
 
-A model whose spec says `capture: acknowledged` goes another way: its request asks the other arms, publishes and waits.
+A model whose spec says `capture: acknowledged` goes another way: its request asks the other arms, is explained where it
+is drawn, publishes and waits.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import structlog
 
 from tailrace_serving.domain.buffer import CaptureBuffer, Captured
 from tailrace_serving.domain.refusal import Refused
-from tailrace_serving.handlers import ALIKE_ROWS, Inference, captured, with_others
+from tailrace_serving.explanations import Explanations, LiveExplanations
+from tailrace_serving.handlers import ALIKE_ROWS, Inference, captured, others_answers, with_others
 from tailrace_serving.ports import EventLog, Ledger, Meter, NeverPublished, NotPublished
 
 log = structlog.get_logger(__name__)
@@ -47,8 +50,12 @@ class Capture:
         retry_seconds: float,
         acknowledge_seconds: float,
         flush_seconds: float,
+        explanations: Explanations,
+        max_waiting_explanations: int,
     ) -> None:
         self.buffer = buffer
+        self._explanations = explanations
+        self._live = LiveExplanations(explanations, self._offer, max_waiting_explanations)
         self._events = events
         self._meter = meter
         self._ledger = ledger
@@ -78,6 +85,7 @@ class Capture:
         for inference in inferences:
             if len(self._pending) >= self._max_pending:
                 self._meter.count("tailrace_shadows_shed_total", model=inference.arms.model)
+                self._live.pass_by(inference)
                 self._offer(captured(inference))
             else:
                 self._pending.append(inference)
@@ -86,6 +94,7 @@ class Capture:
     async def _acknowledged(self, inferences: Sequence[Inference]) -> None:
         model = inferences[0].arms.model
         events: list[Captured] = []
+        inferences = await self._explanations.of_drawn(inferences)
         for start in range(0, len(inferences), ALIKE_ROWS):
             events.extend(await with_others(self._meter, inferences[start : start + ALIKE_ROWS]))
             await asyncio.sleep(0)
@@ -101,7 +110,7 @@ class Capture:
             ) from error
         self._meter.count("tailrace_captured_total", len(events), model=model)
 
-    # ------------------------------------------------------------ the two tasks
+    # ------------------------------------------------------------ the tasks
 
     async def start(self) -> None:
         """Begin to answer for the other arms and to publish."""
@@ -112,16 +121,21 @@ class Capture:
             asyncio.create_task(self._ask_others(), name="serving-other-arms"),
             asyncio.create_task(self._publish(), name="serving-capture"),
         ]
+        self._explains = asyncio.create_task(self._live.run(), name="serving-explanations")
 
     async def wait(self) -> None:
-        """Return when both tasks have ended; raise what made one fail."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        """Return when the tasks have ended; raise what made one fail."""
+        done, _ = await asyncio.wait([*self._tasks, self._explains], return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
-            task.result()
+            if not task.cancelled():
+                task.result()
 
     async def stop(self) -> None:
         """Publish what is held, for `flush_seconds` at most, and count the rest as lost."""
         self._stopping = True
+        self._explains.cancel()
+        await asyncio.gather(self._explains, return_exceptions=True)
+        self._live.stop()
         self._asked.set()
         self._offered.set()
         _, late = await asyncio.wait(self._tasks, timeout=self._flush_seconds)
@@ -138,8 +152,10 @@ class Capture:
                 self._asked.clear()
                 await self._asked.wait()
                 continue
-            for event in await with_others(self._meter, self._alike()):
-                self._offer(event)
+            batch = self._alike()
+            for inference, shadows in zip(batch, await others_answers(self._meter, batch), strict=True):
+                if not self._live.take(inference, shadows):
+                    self._offer(captured(inference, shadows))
             await asyncio.sleep(0)
         self._offered.set()
 

@@ -17,6 +17,7 @@ from tailrace_contracts.events import FeatureValue, VersionChanged
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Loaded, Member, Table
 from tailrace_serving.domain.buffer import Captured
 from tailrace_serving.domain.deployment import Facts, arranged, plan, reusable
+from tailrace_serving.domain.explanation import Explanation
 from tailrace_serving.domain.features import Row
 from tailrace_serving.domain.prediction_event import Output, Prediction, encode
 from tailrace_serving.domain.question import Question
@@ -43,6 +44,7 @@ class Inference(NamedTuple):
     trace: bytes | None = None
     alone: bool = True
     """Whether the row was asked alone, so that its call was timed."""
+    explanation: Explanation | None = None
 
 
 class Answered(NamedTuple):
@@ -74,12 +76,12 @@ async def answer(desk: Desk, arms: Arms, question: Question, version: str | None
     except ArmFailed as failure:
         desk.meter.count("tailrace_arm_failures_total", model=arms.model, arm=served.arm)
         if served.arm != "canary" or version or arms.champion is None:
-            raise _failed(arms, served, failure) from failure
+            raise failed(arms, served, failure) from failure
         served = Member("champion", arms.champion)
         try:
             answers = await _asked(arms, served, rows)
         except ArmFailed as second:
-            raise _failed(arms, served, second) from second
+            raise failed(arms, served, second) from second
     desk.meter.count("tailrace_inferences_total", len(rows), model=arms.model, arm=served.arm)
     return Answered(served, answers, ids)
 
@@ -116,11 +118,12 @@ async def _time_served(first: Inference) -> None:
     arms.tally.timed(member.arm, member.loaded.version, perf_counter() - began)
 
 
-def _failed(arms: Arms, served: Member, failure: ArmFailed) -> Refused:
+def failed(arms: Arms, served: Member, failure: ArmFailed, what: str = "could not answer") -> Refused:
+    """The refusal where a version failed; the log says why."""
     log.error("a model failed", model=arms.model, arm=served.arm, version=served.loaded.label, reason=str(failure))
     return Refused(
         "unavailable",
-        f"version {served.loaded.label} of model {arms.model!r} ({served.arm}) could not answer; the service's log says why",
+        f"version {served.loaded.label} of model {arms.model!r} ({served.arm}) {what}; the service's log says why",
     )
 
 
@@ -173,6 +176,7 @@ def captured(inference: Inference, shadows: Sequence[Output] = ()) -> Captured:
         shadows=shadows,
         entity=inference.entity,
         latency_ms=inference.latency_ms,
+        explanation=inference.explanation,
     )
     return Captured(
         prediction.model, prediction.prediction_id.encode(), encode(prediction), prediction.time, inference.trace
@@ -209,7 +213,9 @@ async def refresh(model: str, facts: Facts, table: Table, artefacts: Artefacts) 
             problems[event.version] = str(unusable)
         else:
             revision = event.revision if event.continual else None
-            fresh[event.version] = Loaded(event.version, revision, event.learner, event.artefact.sha256, predictor)
+            fresh[event.version] = Loaded(
+                event.version, revision, event.learner, event.artefact.sha256, predictor, event.reference
+            )
     arms = arranged(wanted, {**having, **fresh}, problems, table.get(model))
     table.swap(arms)
     return Refreshed(arms, tuple(fresh.values()), problems)

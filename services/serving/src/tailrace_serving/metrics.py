@@ -21,6 +21,12 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "Rows whose other arms were not asked, because too many were waiting; the rows' events are published.",
         ("model",),
     ),
+    Instrument(
+        "tailrace_explanations_total",
+        "counter",
+        "Explanations: asked by requests, made for live predictions that were drawn, shed (their events go without), failed.",
+        ("model", "outcome"),
+    ),
     Instrument("tailrace_captured_total", "counter", "Prediction events that the broker acknowledged.", ("model",)),
     Instrument("tailrace_capture_lost_total", "counter", "Prediction events given up, exactly.", ("model",)),
     Instrument("tailrace_capture_held", "gauge", "Prediction events in the buffer, those in flight included."),

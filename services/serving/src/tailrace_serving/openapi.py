@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from tailrace_serving.openapi_explaining import with_explaining
 from tailrace_serving.openapi_schemas import SCHEMAS
 
 VERSION = version("tailrace-serving")
@@ -26,8 +27,12 @@ _REFUSALS = {
     415: "the body has a content encoding",
     422: "a value that the model's spec refuses: missing, not finite, out of limits, unseen",
     429: "too many requests at once; `Retry-After` says when to try again",
+    409: "the version has no reference rows to explain an answer against",
     503: "no champion yet, or it cannot answer, or the prediction could not be recorded as the model requires",
 }
+
+_EXPLAINING = (409,)
+"""Refusals of explanations only."""
 
 _BINARY = "application/octet-stream"
 _HEADER_LENGTH = {
@@ -43,6 +48,15 @@ def document(max_body_bytes: int, max_rows: int) -> dict[str, Any]:
     """The document, with this deployment's limits in it."""
     infer = _with_binary(_answering("Answer an inference request", "InferRequest", "InferResponse"))
     predict = _answering("Answer rows of features by name", "PredictRequest", "PredictResponse")
+    explain = _with_binary(
+        _answering("Answer, and say what each feature contributed", "ExplainRequest", "InferResponse", *_EXPLAINING)
+    )
+    explain_rows = _answering(
+        "Answer rows by name, and say what each feature contributed",
+        "ExplainRowsRequest",
+        "ExplainRowsResponse",
+        *_EXPLAINING,
+    )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -70,8 +84,13 @@ def document(max_body_bytes: int, max_rows: int) -> dict[str, Any]:
                 "post": {**infer, "parameters": [_MODEL, _VERSION, _HEADER_LENGTH]}
             },
             "/v1/models/{model}/predict": {"post": {**predict, "parameters": [_MODEL]}},
+            "/v2/models/{model}/explain": {"post": {**explain, "parameters": [_MODEL, _HEADER_LENGTH]}},
+            "/v2/models/{model}/versions/{version}/explain": {
+                "post": {**explain, "parameters": [_MODEL, _VERSION, _HEADER_LENGTH]}
+            },
+            "/v1/models/{model}/explain": {"post": {**explain_rows, "parameters": [_MODEL]}},
         },
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": with_explaining(SCHEMAS)},
     }
 
 
@@ -83,8 +102,12 @@ def _reading(summary: str, schema: str, refusals: tuple[int, ...] = (), *paramet
     return {"summary": summary, "parameters": list(parameters), "responses": answers}
 
 
-def _answering(summary: str, request: str, response: str) -> dict[str, Any]:
-    refusals = {str(status): _content(meaning, "Error") for status, meaning in _REFUSALS.items()}
+def _answering(summary: str, request: str, response: str, *more: int) -> dict[str, Any]:
+    refusals = {
+        str(status): _content(meaning, "Error")
+        for status, meaning in _REFUSALS.items()
+        if status not in _EXPLAINING or status in more
+    }
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": _reference(request)}}},

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tailrace_contracts.events import ClaimCheck
 from tailrace_contracts.spec import ModelSpec
+from tailrace_models import Reference
 from tailrace_serving.domain.arms import Predictor
 from tailrace_serving.domain.buffer import Captured
 
@@ -21,6 +22,10 @@ class Artefacts(Protocol):
 
     async def load(self, claim: ClaimCheck, spec: ModelSpec) -> Predictor:
         """Fetch, verify and load, without holding up the event loop. Raises ArtefactUnusable."""
+        ...
+
+    async def reference(self, claim: ClaimCheck) -> Reference:
+        """The row sample of a version's reference. Raises ArtefactUnusable."""
         ...
 
 

@@ -23,11 +23,13 @@ from tailrace_serving import handlers
 from tailrace_serving.adapters.kafka import Sender, outgoing
 from tailrace_serving.domain import requests
 from tailrace_serving.domain.answered import Replied
-from tailrace_serving.domain.arms import Table
+from tailrace_serving.domain.arms import ArmFailed, Table
 from tailrace_serving.domain.buffer import Captured
+from tailrace_serving.domain.explanation import Explanation
 from tailrace_serving.domain.prediction_event import Output, Prediction, encode
 from tailrace_serving.domain.refusal import Refused, brief
 from tailrace_serving.domain.requests import InferenceRequest, Reply
+from tailrace_serving.explanations import Explanations
 from tailrace_serving.handlers import Desk, Inference
 from tailrace_serving.ports import RepliesRead
 
@@ -61,6 +63,8 @@ class Requests(Stateless):
         reply_topics: Sequence[str],
         topic_out: str,
         max_rows: int,
+        max_explained_rows: int,
+        explanations: Explanations,
         remembered_bytes: int,
     ) -> None:
         self._table = table
@@ -70,6 +74,8 @@ class Requests(Stateless):
         self._reply_topics = tuple(reply_topics)
         self._topic_out = topic_out
         self._max_rows = max_rows
+        self._max_explained_rows = max_explained_rows
+        self._explanations = explanations
         self._replied = Replied(remembered_bytes)
         self._unsent: dict[tuple[int, int], Worked] = {}
 
@@ -131,9 +137,14 @@ class Requests(Stateless):
             return
         began = desk.clock.now()
         arms = self._table.find(request.model)
-        question = requests.question(request, arms.rules, self._max_rows, _recorded(record))
+        max_rows = self._max_explained_rows if request.explain else self._max_rows
+        question = requests.question(request, arms.rules, max_rows, _recorded(record))
         answered = await handlers.answer(desk, arms, question, request.version)
         now = desk.clock.now()
+        seconds = max((now - began).total_seconds(), 0.0)
+        trace = record.header("traceparent")
+        rows = handlers.inferences(desk, arms, question, answered, seconds, trace=trace)
+        explained = await self._explained(rows) if request.explain else []
         work.reply = requests.answered(
             request,
             record.trigger(),
@@ -142,10 +153,25 @@ class Requests(Stateless):
             served=answered.served,
             answers=answered.answers,
             ids=answered.prediction_ids,
+            explanations=explained,
         )
-        seconds = max((now - began).total_seconds(), 0.0)
-        trace = record.header("traceparent")
-        work.inferences = handlers.inferences(desk, arms, question, answered, seconds, trace=trace)
+        work.inferences = rows
+        if explained:
+            work.inferences = [row._replace(explanation=each) for row, each in zip(rows, explained, strict=True)]
+
+    async def _explained(self, rows: Sequence[Inference]) -> list[Explanation]:
+        """Explanations of answered rows. Raises Refused, also when they take too long: the partition waits for them."""
+        first, seconds = rows[0], self._explanations.live_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._explanations.asked(rows, first.arms.spec.serving.explanations.permutations)
+        except ArmFailed as failure:
+            raise handlers.failed(first.arms, first.served, failure, "could not be explained") from failure
+        except TimeoutError:
+            raise Refused(
+                "unavailable",
+                f"model {first.arms.model!r} was not explained within {seconds:g} s; send fewer rows at once, or ask over HTTP",
+            ) from None
 
     def _topic_of(self, record: Record) -> str:
         wanted = record.header(REPLY_TOPIC)
@@ -183,7 +209,7 @@ class Requests(Stateless):
         events = [event for work in works for event in work.events]
         inferences = [inference for work in works for inference in work.inferences]
         for _, alike in groupby(inferences, key=lambda each: (id(each.arms), id(each.served.loaded))):
-            batch = list(alike)
+            batch = await self._explanations.of_drawn(list(alike))
             for start in range(0, len(batch), handlers.ALIKE_ROWS):
                 events.extend(await handlers.with_others(self._desk.meter, batch[start : start + handlers.ALIKE_ROWS]))
                 await asyncio.sleep(0)  # requests over HTTP have their turn
@@ -237,6 +263,7 @@ def _again(record: Record, reply: Reply) -> list[Captured]:
                     features=features,
                     served=Output(reply.arm, answer.prediction, answer.probability, reply.version, reply.revision),
                     entity=request.entity,
+                    explanation=answer.explanation,
                 )
             ),
             time,

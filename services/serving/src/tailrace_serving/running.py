@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace_contracts.events import FeatureValue
-from tailrace_serving.domain.arms import ArmAnswer, ArmFailed
+from tailrace_models import Explained, Reference
+from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, ReferenceOf
+from tailrace_serving.domain.explanation import Explanation, ToExplain
+from tailrace_serving.explaining import Explainer, Explaining
 
 SLICE_ROWS = 16
 """Rows that a model in line is given at once; between slices other requests have their turn."""
@@ -24,6 +27,7 @@ LANE_ROWS = 256
 """Rows of one call in a lane, at most, unless one question alone has more."""
 
 Rows = Sequence[Mapping[str, FeatureValue]]
+Step = Callable[[], Explained | None]
 
 
 class Model(Protocol):
@@ -33,12 +37,17 @@ class Model(Protocol):
         """One answer for each row. Raises ArmFailed."""
         ...
 
+    def explainer(self, reference: Reference | None) -> Explainer | None:
+        """What explains its answers; None where there are no rows to explain against. Raises ArmFailed."""
+        ...
+
 
 class InLine:
     """Calls the model on the event loop."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._explaining = Explaining(model)
 
     async def predict(self, rows: Rows) -> Sequence[ArmAnswer]:
         """One answer for each row. Raises ArmFailed."""
@@ -50,34 +59,76 @@ class InLine:
             await asyncio.sleep(0)
         return answers
 
+    async def explain(self, asked: ToExplain, reference: ReferenceOf) -> Explanation:
+        """Why it answers this row so. Raises ArmFailed or Refused."""
+        return await self._explaining.explain(asked, reference, self._step)
+
+    async def _step(self, step: Step) -> Explained | None:
+        return step()
+
 
 class _Asked(NamedTuple):
     rows: Rows
     answers: asyncio.Future[Sequence[ArmAnswer]]
 
 
+class _Step(NamedTuple):
+    step: Step
+    found: asyncio.Future[Explained | None]
+
+
 class Lane:
-    """Calls the model in a thread, with all that has been asked in the meantime."""
+    """Calls the model in a thread, with all that has been asked in the meantime; explains while nothing is asked."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._explaining = Explaining(model)
         self._waiting: deque[_Asked] = deque()
+        self._steps: deque[_Step] = deque()
         self._working: asyncio.Task[None] | None = None
 
     async def predict(self, rows: Rows) -> Sequence[ArmAnswer]:
         """One answer for each row. Raises ArmFailed."""
         asked = _Asked(rows, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
+        self._set_going()
+        return await asked.answers
+
+    async def explain(self, asked: ToExplain, reference: ReferenceOf) -> Explanation:
+        """Why it answers this row so. Raises ArmFailed or Refused."""
+        return await self._explaining.explain(asked, reference, self._step)
+
+    async def _step(self, step: Step) -> Explained | None:
+        waiting = _Step(step, asyncio.get_running_loop().create_future())
+        self._steps.append(waiting)
+        self._set_going()
+        return await waiting.found
+
+    def _set_going(self) -> None:
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name="serving-lane")
-        return await asked.answers
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
-                await self._call(self._gathered())
+            while self._waiting or self._steps:
+                if self._waiting:
+                    await self._call(self._gathered())
+                else:
+                    await self._take_step(self._steps.popleft())
         finally:
             self._working = None
+
+    async def _take_step(self, waiting: _Step) -> None:
+        if waiting.found.done():  # nobody waits for it any more
+            return
+        try:
+            found = await asyncio.to_thread(waiting.step)
+        except ArmFailed as failure:
+            if not waiting.found.done():
+                waiting.found.set_exception(failure)
+            return
+        if not waiting.found.done():
+            waiting.found.set_result(found)
 
     def _gathered(self) -> list[_Asked]:
         """The oldest questions that somebody still waits for, as many as one call takes."""

@@ -16,6 +16,16 @@ class ServingSettings(ServiceSettings):
     port: int = Field(default=8104, ge=0, le=65535, description="0: any free port")
     max_body_bytes: int = Field(default=1_048_576, gt=0, description="a larger request is refused with 413")
     max_rows: int = Field(default=1_000, gt=0, description="rows of one request")
+    max_explained_rows: int = Field(default=16, gt=0, description="rows of one request for explanations")
+    max_mixed_rows: int = Field(
+        default=200_000, gt=0, description="that a model is asked to explain the rows of one request"
+    )
+    max_waiting_explanations: int = Field(
+        default=200, ge=0, description="live predictions waiting to be explained before others go without"
+    )
+    explanation_seconds: float = Field(
+        default=5, gt=0, description="for a live prediction to be explained, before its event goes without"
+    )
     max_requests: int = Field(default=256, gt=0, description="answered at once; one more is refused with 429")
     request_seconds: float = Field(default=30, gt=0, description="for a request to arrive and be answered")
     max_pending_rows: int = Field(

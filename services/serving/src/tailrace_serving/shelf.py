@@ -15,7 +15,9 @@ from weakref import WeakSet
 
 from tailrace_contracts.events import ClaimCheck, FeatureValue
 from tailrace_contracts.spec import ModelSpec
-from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Predictor
+from tailrace_models import Reference
+from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Predictor, ReferenceOf
+from tailrace_serving.domain.explanation import Explanation, ToExplain
 from tailrace_serving.ports import Artefacts, ArtefactUnusable, Meter
 
 OVERHEAD_BYTES = 300_000
@@ -41,6 +43,10 @@ class Shelf:
         self._known.add(made)
         await self.bring(made)
         return made
+
+    async def reference(self, claim: ClaimCheck) -> Reference:
+        """The rows behind a claim check. Raises ArtefactUnusable."""
+        return await self._artefacts.reference(claim)
 
     async def bring(self, shelved: Shelved) -> None:
         """Load it, and make room for it. Raises ArtefactUnusable."""
@@ -92,6 +98,15 @@ class Shelved:
             predictor = self.predictor or await self._brought()
             self._shelf.touch(self)
             return await predictor.predict(rows)
+        finally:
+            self.in_use -= 1
+
+    async def explain(self, asked: ToExplain, reference: ReferenceOf) -> Explanation:
+        """Why it answers this row so. Raises ArmFailed or Refused."""
+        self.in_use += 1
+        try:
+            predictor = self.predictor or await self._brought()
+            return await predictor.explain(asked, reference)
         finally:
             self.in_use -= 1
 

@@ -18,9 +18,12 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import LogRanges
 from tailrace_contracts.spec import ModelSpec, parse_spec
-from tailrace_serving.domain.arms import ArmFailed, Predictor
+from tailrace_models import Reference
+from tailrace_serving.domain.arms import ArmFailed, Predictor, ReferenceOf
 from tailrace_serving.domain.buffer import Captured
 from tailrace_serving.domain.deployment import Facts
+from tailrace_serving.domain.explanation import Explanation, ToExplain
+from tailrace_serving.domain.refusal import Refused
 from tailrace_serving.ports import ArtefactUnusable, NeverPublished, NotPublished
 
 THEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -65,6 +68,7 @@ class FakePredictor:
 
     def __init__(self, probability: float = 0.75, *, number: float | None = None, fails: bool = False) -> None:
         self.asked: list[Mapping[str, FeatureValue]] = []
+        self.explained: list[ToExplain] = []
         self._probability = probability
         self._number = number
         self._fails = fails
@@ -77,12 +81,40 @@ class FakePredictor:
         answer = FakeAnswer(int(self._probability > 0.5), self._probability)
         return [answer if self._number is None else FakeAnswer(self._number, None) for _ in rows]
 
+    async def explain(self, asked: ToExplain, reference: ReferenceOf) -> Explanation:
+        """All of the output as the contribution of the first feature. Raises ArmFailed when told to, or Refused."""
+        if self._fails:
+            raise ArmFailed("out of order")
+        if asked.permutations > asked.most_rows:
+            raise Refused("too-large", "the fake is asked for too many permutations, expected fewer")
+        found = await reference()
+        if found is None:
+            raise Refused("unexplainable", "the fake has no reference rows, expected some")
+        self.explained.append(asked)
+        output = self._probability if self._number is None else self._number
+        scale = "probability" if self._number is None else "value"
+        contributions = dict.fromkeys(asked.row, 0.0) | {next(iter(asked.row)): output}
+        errors = dict.fromkeys(asked.row, 0.0)
+        return Explanation(
+            "sampling-shapley",
+            scale,
+            0.0,
+            output,
+            contributions,
+            errors,
+            asked.permutations,
+            asked.seed,
+            len(found.rows),
+            found.sha256,
+        )
+
 
 class FakeArtefacts:
     """Artefacts by digest; what it does not hold is unusable."""
 
     def __init__(self) -> None:
         self.predictors: dict[str, Predictor] = {}
+        self.references: dict[str, Sequence[Mapping[str, FeatureValue]]] = {}
         self.loads: list[str] = []
 
     async def load(self, claim: ClaimCheck, spec: ModelSpec) -> Predictor:
@@ -91,6 +123,12 @@ class FakeArtefacts:
         if claim.sha256 not in self.predictors:
             raise ArtefactUnusable(f"artefact {claim.key} of model {spec.model!r} is missing")
         return self.predictors[claim.sha256]
+
+    async def reference(self, claim: ClaimCheck) -> Reference:
+        """The rows under the claim's digest. Raises ArtefactUnusable."""
+        if claim.sha256 not in self.references:
+            raise ArtefactUnusable(f"reference {claim.key} is missing")
+        return Reference(self.references[claim.sha256], claim.sha256)
 
 
 class FakeEventLog:
@@ -170,6 +208,7 @@ def versioned(
     *,
     model: str = "rain",
     revision: int | None = None,
+    reference: str | None = None,
 ) -> VersionChanged:
     """A version of a model; with a revision it is a continual one."""
     return VersionChanged(
@@ -181,6 +220,7 @@ def versioned(
         continual=revision is not None,
         revision=revision or 0,
         artefact=claim_check(artefact) if isinstance(artefact, str) else artefact,
+        reference=claim_check(reference) if reference else None,
         lineage=Lineage(trained_on=LogRanges(), examples=1, spec_revision=1, code_version="test"),
         time=THEN,
     )

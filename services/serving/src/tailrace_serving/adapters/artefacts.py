@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
+import msgspec
+
 from tailrace_contracts.events import ClaimCheck, FeatureValue
 from tailrace_contracts.spec import ClassLabel, ModelSpec
-from tailrace_models import Answer, ArtefactError, Predictor, load
+from tailrace_models import Answer, ArtefactError, Explained, Explainer, Predictor, Reference, load
+from tailrace_models.explaining import thinned
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing, RetryLater
 from tailrace_serving.domain.arms import ArmFailed
 from tailrace_serving.domain.features import FeatureRules
@@ -31,6 +34,13 @@ class Objects(Protocol):
         ...
 
 
+class _Reference(msgspec.Struct):
+    """Of a version's reference (`tailrace_statistics`), what is explained against."""
+
+    sample: list[dict[str, FeatureValue]] = []
+
+
+_REFERENCE = msgspec.json.Decoder(_Reference)
 _TRIES = 3
 
 
@@ -50,6 +60,15 @@ class StoredArtefacts:
             raise ArtefactUnusable(str(error)) from error
         predictor, seconds = await asyncio.to_thread(self._opened, claim.media_type, data, spec)
         return InLine(predictor) if seconds <= self._in_line_seconds else Lane(predictor)
+
+    async def reference(self, claim: ClaimCheck) -> Reference:
+        """The row sample of a version's reference. Raises ArtefactUnusable."""
+        try:
+            data = await self._objects.get_artefact(claim)
+            rows = (await asyncio.to_thread(_REFERENCE.decode, data)).sample
+        except (ArtefactCorrupt, ObjectMissing, RetryLater, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ArtefactUnusable(str(error)) from error
+        return thinned(Reference(rows, claim.sha256))
 
     def _opened(self, media_type: str, data: bytes, spec: ModelSpec) -> tuple[GuardedPredictor, float]:
         try:
@@ -97,6 +116,35 @@ class GuardedPredictor:
             elif answer.probability is not None or not math.isfinite(answer.prediction):
                 raise ArmFailed(f"the answer {_plain(answer)}, expected a finite number without a probability")
         return answers
+
+    def explainer(self, reference: Reference | None) -> GuardedExplainer | None:
+        """What explains its answers; None where there are no rows to explain against. Raises ArmFailed."""
+        try:
+            found = self._predictor.explainer(reference)
+        except Exception as error:
+            raise ArmFailed(f"{type(error).__name__}: {_first_line(error)}") from error
+        return None if found is None else GuardedExplainer(found)
+
+
+class GuardedExplainer:
+    """An explainer of whatever model, whose every failure is an ArmFailed and whose numbers are numbers."""
+
+    def __init__(self, explainer: Explainer) -> None:
+        self._explainer = explainer
+
+    def mixed_rows(self, permutations: int) -> int:
+        """How many rows the model is asked for one explanation."""
+        return self._explainer.mixed_rows(permutations)
+
+    def steps(self, row: Mapping[str, FeatureValue], permutations: int, seed: int) -> Generator[None, None, Explained]:
+        """Explain a row. Raises ArmFailed."""
+        try:
+            found = yield from self._explainer.steps(row, permutations, seed)
+        except Exception as error:
+            raise ArmFailed(f"{type(error).__name__}: {_first_line(error)}") from error
+        if not all(map(math.isfinite, (found.base_value, found.output, *found.contributions.values()))):
+            raise ArmFailed("its explanation is not finite")
+        return found
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from tailrace_serving.domain.requests import Cause, Reply
 
 _ROW_BYTES = 200
 _REPLY_BYTES = 600
+_FEATURE_BYTES = 200
 
 Place = tuple[int, int]
 
@@ -60,4 +61,5 @@ def _place(cause: Cause) -> Place:
 
 
 def _size(reply: Reply) -> int:
-    return _REPLY_BYTES + _ROW_BYTES * len(reply.answers)
+    explained = sum(len(each.explanation.contributions) for each in reply.answers if each.explanation)
+    return _REPLY_BYTES + _ROW_BYTES * len(reply.answers) + _FEATURE_BYTES * explained

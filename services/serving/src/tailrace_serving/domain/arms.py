@@ -7,13 +7,14 @@ id), so the same entity always meets the same arm, in every process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-from tailrace_contracts.events import Arm, FeatureValue
+from tailrace_contracts.events import Arm, ClaimCheck, FeatureValue
 from tailrace_contracts.spec import ModelSpec
+from tailrace_serving.domain.explanation import Explanation, ToExplain
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.refusal import Refused, brief
 from tailrace_serving.domain.tally import Tally
@@ -33,11 +34,33 @@ class ArmAnswer(Protocol):
         ...
 
 
+class Reference(Protocol):
+    """Rows to explain against, and their digest."""
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, FeatureValue]]:
+        """Rows of features."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the artefact that they are out of."""
+        ...
+
+
+ReferenceOf = Callable[[], Awaitable[Reference | None]]
+"""Fetches the rows that a version is explained against; None where it has none beside it. Raises ArmFailed."""
+
+
 class Predictor(Protocol):
     """A loaded model."""
 
     async def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
         """One answer for each row. Raises ArmFailed."""
+        ...
+
+    async def explain(self, asked: ToExplain, reference: ReferenceOf) -> Explanation:
+        """Why it answers this row so. Raises ArmFailed, or Refused: nothing to explain against, or at too high a cost."""
         ...
 
 
@@ -54,6 +77,7 @@ class Loaded:
     learner: str
     sha256: str
     predictor: Predictor
+    reference: ClaimCheck | None = None
 
     @property
     def label(self) -> str:

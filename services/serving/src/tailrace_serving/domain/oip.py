@@ -8,7 +8,7 @@ numerical feature, BYTES for a categorical one; `null` where a value is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -82,10 +82,12 @@ class InferRequest(msgspec.Struct):
     outputs: list[WantedOutput] | None = None
 
 
-def question(request: InferRequest, rules: FeatureRules, max_rows: int) -> Question:
-    """The question in a request. Raises Refused."""
+def question(
+    request: InferRequest, rules: FeatureRules, max_rows: int, more_outputs: Mapping[str, str] | None = None
+) -> Question:
+    """The question in a request, which may ask for more outputs than those of an inference. Raises Refused."""
     count = rows_of(request.inputs, max_rows)
-    _check_outputs(request.outputs, rules.spec)
+    _check_outputs(request.outputs, {**outputs_of(rules.spec), **(more_outputs or {})})
     columns: dict[str, list[Any]] = {}
     for tensor in request.inputs:
         if tensor.name in columns:
@@ -183,8 +185,7 @@ def outputs_of(spec: ModelSpec) -> dict[str, str]:
     return NUMBER_OUTPUTS if spec.task == "regression" else CLASS_OUTPUTS
 
 
-def _check_outputs(wanted: list[WantedOutput] | None, spec: ModelSpec) -> None:
-    known = outputs_of(spec)
+def _check_outputs(wanted: list[WantedOutput] | None, known: Mapping[str, str]) -> None:
     seen: set[str] = set()
     for output in wanted or ():
         if output.name not in known:
@@ -204,7 +205,7 @@ def response(
         "prediction_id": ids,
     }
     datatypes = outputs_of(arms.spec)
-    names = [each.name for each in request.outputs] if request.outputs else list(datatypes)
+    names = [each.name for each in request.outputs if each.name in datatypes] if request.outputs else list(datatypes)
     body: dict[str, Any] = {
         "model_name": arms.model,
         "model_version": served.loaded.label,

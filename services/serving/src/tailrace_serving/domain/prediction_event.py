@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from tailrace_contracts.events import Arm, FeatureValue
+from tailrace_serving.domain.explanation import Explanation
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -35,6 +36,7 @@ class Prediction(msgspec.Struct):
     shadows: Sequence[Output] = ()
     entity: str | None = None
     latency_ms: float | None = None
+    explanation: Explanation | None = None
     type: str = "prediction-made"
 
 

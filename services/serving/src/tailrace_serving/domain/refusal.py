@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["malformed", "unknown", "too-slow", "too-large", "unsupported", "unacceptable", "busy", "unavailable"]
+Kind = Literal[
+    "malformed",
+    "unknown",
+    "too-slow",
+    "too-large",
+    "unsupported",
+    "unacceptable",
+    "busy",
+    "unavailable",
+    "unexplainable",
+]
 """malformed: not a request of the protocol. unknown: no such model or version. too-slow: the request did not arrive in
 time. too-large: over a limit of size. unsupported: in an encoding that is not spoken. unacceptable: values that the
-model's spec refuses. busy: too many requests at once. unavailable: right question, nobody can answer it now."""
+model's spec refuses. busy: too many requests at once. unavailable: right question, nobody can answer it now.
+unexplainable: the version has no reference rows to explain an answer against."""
 
 
 class Refused(Exception):  # noqa: N818 — a fact, as in the runtime's errors

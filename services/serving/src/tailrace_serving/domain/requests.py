@@ -16,6 +16,7 @@ import msgspec
 
 from tailrace_contracts.ranges import Trigger
 from tailrace_serving.domain.arms import ArmAnswer, Member
+from tailrace_serving.domain.explanation import Explanation
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.nesting import check_depth
 from tailrace_serving.domain.oip import check_rows
@@ -38,14 +39,16 @@ class InferenceRequest(msgspec.Struct):
     prediction_ids: Any = None
     entity: Any = None
     time: Any = None
+    explain: bool = False
 
 
-class AnsweredRow(msgspec.Struct):
+class AnsweredRow(msgspec.Struct, omit_defaults=True):
     """One row's answer."""
 
     prediction_id: str
     prediction: int | float
     probability: float | None
+    explanation: Explanation | None = None
 
 
 class Cause(msgspec.Struct):
@@ -137,8 +140,9 @@ def answered(
     served: Member,
     answers: Sequence[ArmAnswer],
     ids: Sequence[str],
+    explanations: Sequence[Explanation] = (),
 ) -> Reply:
-    """The reply with all rows' answers."""
+    """The reply with all rows' answers, and their explanations where they were asked for."""
     return Reply(
         trigger=_cause(cause),
         request_sha256=digest,
@@ -149,8 +153,8 @@ def answered(
         version=served.loaded.version,
         revision=served.loaded.revision,
         answers=[
-            AnsweredRow(identity, each.prediction, each.probability)
-            for identity, each in zip(ids, answers, strict=True)
+            AnsweredRow(identity, each.prediction, each.probability, explanation)
+            for identity, each, explanation in zip(ids, answers, explanations or (None,) * len(ids), strict=True)
         ],
     )
 
