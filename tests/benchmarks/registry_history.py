@@ -22,7 +22,7 @@ from tailrace_local import EmbeddedPostgres
 from tailrace_registry.adapters.postgres import PostgresShelf
 from tailrace_registry.domain.rollout import version_of
 from tailrace_registry.http import create_api
-from tailrace_registry.testing import NOON, a_candidate, a_spec
+from tailrace_registry.testing import NOON, a_candidate, a_desk, a_spec
 from tailrace_runtime.database import Database, provision
 
 REQUESTS = 500
@@ -82,7 +82,7 @@ async def run(count: int) -> None:
         database = Database(await provision(postgres.admin_url, "registry", "a-password"), "tailrace_registry")
         await database.start()
         await fill(database, count)
-        transport = httpx.ASGITransport(create_api(PostgresShelf(database)))
+        transport = httpx.ASGITransport(create_api(PostgresShelf(database), a_desk()))
         async with httpx.AsyncClient(transport=transport, base_url="http://registry") as api:
             spent = await asked(api, "/v1/models/rain/deployments", count, random.Random(7))
         await database.stop()

@@ -22,6 +22,7 @@ from tailrace_registry.testing import (
     a_candidate,
     a_command,
     a_comparison,
+    a_desk,
     a_spec,
     an_alert,
 )
@@ -38,7 +39,7 @@ async def told(books: MemoryBooks, *facts: tuple[str, Event]) -> None:
 
 def reading(books: MemoryBooks) -> httpx.AsyncClient:
     """A client of the API over these books."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create_api(books)), base_url="http://registry")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(create_api(books, a_desk())), base_url="http://registry")
 
 
 @pytest.fixture

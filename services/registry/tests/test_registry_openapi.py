@@ -12,8 +12,10 @@ from tailrace_contracts.events import ApplySpec
 from tailrace_registry.app import batch_handlers
 from tailrace_registry.http import create_api
 from tailrace_registry.main import TOPICS_IN
-from tailrace_registry.testing import NOON, MemoryBooks, a_candidate, a_command, a_spec
+from tailrace_registry.testing import NOON, FixedKeyring, MemoryBooks, a_candidate, a_command, a_desk, a_spec
 from tailrace_runtime.testing import FixedClock, record
+
+TOKEN = "x" * 40
 
 
 def some_books() -> MemoryBooks:
@@ -30,11 +32,11 @@ def some_books() -> MemoryBooks:
     return books
 
 
-schema = schemathesis.openapi.from_asgi("/openapi.json", create_api(some_books()))
+schema = schemathesis.openapi.from_asgi("/openapi.json", create_api(some_books(), a_desk(FixedKeyring(ada=TOKEN))))
 
 
 @schema.parametrize()
 @settings(max_examples=25, deadline=None)
 def test_api_keeps_its_description(case: Any) -> None:
     """A generated client would meet answers, statuses or crashes that the description does not have."""
-    case.call_and_validate()
+    case.call_and_validate(headers={"authorization": f"Bearer {TOKEN}"})

@@ -70,9 +70,10 @@ class Deployment:
         for process in self._processes:
             print(process.name, process.written(), sep="\n")
 
-    def start(self, roles: str = "", instance: str = "0") -> ServiceProcess:
-        """A registry process. `get` asks the one that was started last."""
+    def start(self, roles: str = "", instance: str = "0", **more: str) -> ServiceProcess:
+        """A registry process, with more settings. `get` asks the one that was started last."""
         given = {**environment_of(self.settings), "TAILRACE_ROLES": roles, "TAILRACE_INSTANCE": instance}
+        given |= {f"TAILRACE_{name.upper()}": value for name, value in more.items()}
         name = f"registry-{len(self._processes)}"
         made = ServiceProcess(
             name,
@@ -105,6 +106,12 @@ class Deployment:
         """What the registry answers over HTTP."""
         async with httpx.AsyncClient() as client:
             return (await client.get(self._processes[-1].base + path)).json()
+
+    async def post(self, path: str, body: dict[str, Any], token: str) -> Any:
+        """What the registry answers to a command."""
+        async with httpx.AsyncClient() as client:
+            headers = {"authorization": f"Bearer {token}"}
+            return (await client.post(self._processes[-1].base + path, json=body, headers=headers)).json()
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:
@@ -171,6 +178,24 @@ async def test_whole_way_on_the_real_broker(registry: Deployment) -> None:
     assert (await registry.get("/v1/audit/verify"))["intact"]
     assert (await registry.get("/readyz"))["waiting"] == {}
     assert await process.told_to_stop(20) == 0
+
+
+async def test_command_over_http_goes_the_way_of_all_commands(registry: Deployment, tmp_path: Path) -> None:
+    """A command over HTTP would be promised and never done, or done past the topic that the audit can be replayed from."""
+    token = "t" * 40
+    (tmp_path / "tokens").write_text(f"ci-cd {token}\n")
+    registry.start(commands_token_file=str(tmp_path / "tokens"))
+    await registry.tell("registry-commands", APPLY)
+    await registry.answered("apply")
+    await registry.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    await eventually(lambda: len(registry.of(DeploymentChanged)) == 2, seconds=60)
+    asked = {"command": "promote", "version": 2, "reason": "reviewed"}
+    taken = await registry.post("/v1/models/rain/commands", asked, token)
+    answer = await registry.answered(taken["command_id"])
+    assert (answer.outcome, answer.actor, answer.action) == ("done", "ci-cd", "promote")
+    assert (await registry.get(taken["outcome"]))["outcome"] == "done"
+    assert (await registry.post("/v1/models/rain/commands", asked, "x" * 40))["error"].startswith("a command needs")
+    registry.chain_is_whole_and_single()
 
 
 async def test_killed_before_commit(registry: Deployment) -> None:

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tailrace_contracts.events import BooksWritten
+from tailrace_registry.adapters.kafka_commands import KafkaCommands
 from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
 from tailrace_registry.adapters.rebuild import Rebuild
 from tailrace_registry.adapters.rows import topics_out
+from tailrace_registry.adapters.tokens import TokenFile
+from tailrace_registry.command_routes import Desk
 from tailrace_registry.consumers import Handlers, answering, deciding, newest_of_each_run
 from tailrace_registry.http import create_api
 from tailrace_registry.ports import Books
@@ -39,13 +42,14 @@ def batch_handlers(routes: Routes, books: Books, clock: Clock) -> dict[str, Batc
 def create_service(
     routes: Routes,
     out: Sequence[str],
+    commands_out: str,
     *,
     settings: RegistrySettings | None = None,
     database: Database | None = None,
     producer: Producer | None = None,
     clock: Clock | None = None,
 ) -> Service:
-    """The registry, from the topics in and out. Settings come from the environment, unless they are given."""
+    """The registry, from the topics in and out, and the one that commands over HTTP go to. Settings come from the environment, unless they are given."""
     settings = settings or RegistrySettings()
     database = database or Database(settings.database_url, "tailrace_registry")
     producer = producer or Producer(settings, client_id=f"registry-{settings.instance}")
@@ -59,7 +63,9 @@ def create_service(
         "decide": ConsumerRole("decide", batch_handlers(routes, books, clock)),
         "relay": BackgroundRole("relay", relay.run),
     }
-    api = create_api(PostgresShelf(database))
+    tokens = TokenFile(settings.commands_token_file) if settings.commands_token_file else None
+    desk = Desk(KafkaCommands(producer, commands_out, settings.command_seconds), clock, tokens)
+    api = create_api(PostgresShelf(database), desk)
     service = Service(
         "registry", settings, roles, http=api, resources=[database, rebuild], producer=producer, clock=clock
     )

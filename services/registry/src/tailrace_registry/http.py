@@ -1,7 +1,7 @@
-"""The registry's HTTP API, for people and tools: it only reads, and it has these routes and no others.
+"""The registry's HTTP API, for people and tools: what can be read, and it has these routes and no others.
 
 Everything is changed by commands on the topic `registry-commands`, so that every change has one way in and one audit
-trail. An error is `{"error": "one sentence"}` with its status.
+trail; those that come over HTTP (`command_routes`) go there too. An error is `{"error": "one sentence"}` with its status.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel
 from starlette.exceptions import HTTPException
@@ -29,6 +30,7 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec
+from tailrace_registry.command_routes import Desk, command_routes
 from tailrace_registry.domain.model import Model, arms_of
 from tailrace_registry.ports import Shelf
 from tailrace_runtime.errors import RetryLater
@@ -357,11 +359,22 @@ async def _away(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": f"{error}; try again"}, status_code=503, headers={"retry-after": "1"})
 
 
-def create_api(shelf: Shelf) -> FastAPI:
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The description, with the token that commands need."""
+    if app.openapi_schema is None:
+        app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        parts = app.openapi_schema.setdefault("components", {})
+        parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return app.openapi_schema
+
+
+def create_api(shelf: Shelf, desk: Desk) -> FastAPI:
     """The application: the routes of this module, errors as sentences, and no pages that nobody asked for."""
     app = FastAPI(title="Tailrace registry", version="1", docs_url=None, redoc_url=None)
     app.include_router(model_routes(shelf))
     app.include_router(history_routes(shelf))
+    app.include_router(command_routes(shelf, desk))
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's documentation says to
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RetryLater, _away)

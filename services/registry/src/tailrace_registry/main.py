@@ -13,20 +13,13 @@ TOPICS_IN: app.Routes = {
     "spec-effects": {e.SpecTookEffect: handlers.note_effect},
     "training-progressed": {e.TrainingProgressed: handlers.note_training},
 }
-TOPICS_OUT = (
-    "registry-journal",
-    "model-specs",
-    "model-versions",
-    "deployments",
-    "training-requested",
-    "alert-mutes",
-    "audit-entries",
-)
+TOPICS_OUT = ("model-specs", "model-versions", "deployments", "training-requested", "alert-mutes", "audit-entries")
+JOURNAL, COMMANDS = "registry-journal", "registry-commands"
 
 
 def run() -> None:
     """Run the service."""
-    main(lambda: app.create_service(TOPICS_IN, TOPICS_OUT))
+    main(lambda: app.create_service(TOPICS_IN, (JOURNAL, *TOPICS_OUT), COMMANDS))
 
 
 if __name__ == "__main__":

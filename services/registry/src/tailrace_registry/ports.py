@@ -16,6 +16,7 @@ from tailrace_contracts.audit import Link, Verification
 from tailrace_contracts.events import (
     ArmsCompared,
     AuditRecorded,
+    CommandIssued,
     DeploymentChanged,
     Event,
     RevisionTrained,
@@ -88,6 +89,22 @@ class Books(Protocol):
         ...
 
 
+class CommandLog(Protocol):
+    """Where commands go that come over HTTP: the way that all others take."""
+
+    async def issue(self, issued: CommandIssued) -> None:
+        """Return once it cannot be lost any more. Raises RetryLater."""
+        ...
+
+
+class Keyring(Protocol):
+    """Who may give commands over HTTP."""
+
+    def name_of(self, token: str) -> str | None:
+        """Whose token it is; None where it is nobody's."""
+        ...
+
+
 class Evidenced(NamedTuple):
     """An event that decisions rest on."""
 
@@ -136,6 +153,10 @@ class Shelf(Protocol):
 
     async def audit(self, model: str, subject: str | None, after: int, limit: int) -> list[AuditRecorded]:
         """Audit entries of a model behind a sequence, oldest first; of one subject (`version 3`), if it is named."""
+        ...
+
+    async def answer(self, command_id: str) -> AuditRecorded | None:
+        """The audit entry that answers a command; None before there is one."""
         ...
 
     async def verify(self) -> Verification:

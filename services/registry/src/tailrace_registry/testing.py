@@ -27,9 +27,12 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
+from tailrace_registry.command_routes import Desk
 from tailrace_registry.domain.model import Model
 from tailrace_registry.ports import Entry, Evidenced
+from tailrace_runtime.errors import RetryLater
 from tailrace_runtime.records import Record
+from tailrace_runtime.testing import FixedClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -191,9 +194,44 @@ class MemoryBooks:
         entries: list[AuditRecorded] = self._pages.of(AuditRecorded)
         return [e for e in entries if e.model == model and e.sequence > after and subject in {None, e.subject}][:limit]
 
+    async def answer(self, command_id: str) -> AuditRecorded | None:
+        """The audit entry that answers a command."""
+        entries: list[AuditRecorded] = self._pages.of(AuditRecorded)
+        return next((entry for entry in entries if entry.command_id == command_id), None)
+
     async def verify(self) -> Verification:
         """Check the chain."""
         return verify_chain(entry.encode() for entry in self._pages.of(AuditRecorded))
+
+
+class FakeCommands:
+    """Keeps commands instead of sending them; can be away."""
+
+    def __init__(self) -> None:
+        self.issued: list[CommandIssued] = []
+        self.away = False
+
+    async def issue(self, issued: CommandIssued) -> None:
+        """Keep it. Raises RetryLater while away."""
+        if self.away:
+            raise RetryLater("the broker has not taken the command (it is away)")
+        self.issued.append(issued)
+
+
+class FixedKeyring:
+    """Names by token."""
+
+    def __init__(self, **tokens: str) -> None:
+        self._names = {token: name for name, token in tokens.items()}
+
+    def name_of(self, token: str) -> str | None:
+        """Whose token it is."""
+        return self._names.get(token)
+
+
+def a_desk(keyring: FixedKeyring | None = None, commands: FakeCommands | None = None) -> Desk:
+    """What takes commands over HTTP; without a keyring it takes none."""
+    return Desk(commands or FakeCommands(), FixedClock(NOON), keyring)
 
 
 def a_spec(model: str = "rain", **parts: Any) -> ModelSpec:

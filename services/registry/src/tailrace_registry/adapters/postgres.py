@@ -277,6 +277,12 @@ class PostgresShelf:
             rows = await connection.fetch(sql, model, after, subject, limit)
         return [event_of(AuditRecorded, row["entry"]) for row in rows]
 
+    async def answer(self, command_id: str) -> AuditRecorded | None:
+        """The audit entry that answers a command."""
+        async with self._snapshot() as connection:
+            text = await connection.fetchval("select entry from audit where command_id = $1", command_id)
+        return event_of(AuditRecorded, text) if text else None
+
     async def verify(self) -> Verification:
         """Check the chain in pieces, as of one moment, and that its end is the one that was written down."""
         async with self._snapshot() as connection:
