@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 from tailrace_contracts.events import (
     AlertRaised,
     ArmOutput,
-    Event,
     ExampleLabelled,
     PerformanceEstimated,
     PerformanceMeasured,
@@ -21,32 +20,23 @@ from tailrace_contracts.events import (
     Slice,
     WindowSpan,
     WindowSummarised,
-    decode,
 )
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import parse_spec
-from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
-from tailrace_monitoring.adapters.river_detectors import detector
 from tailrace_monitoring.adapters.sklearn_learners import foretell
 from tailrace_monitoring.domain.knowledge import Knowledge
-from tailrace_monitoring.domain.state import Placed, Tools
-from tailrace_monitoring.handlers import Watchers, observe_examples, observe_window
-from tailrace_monitoring.main import TOPICS_OUT
+from tailrace_monitoring.domain.state import Placed
+from tailrace_monitoring.handlers import observe_examples, observe_window
 from tailrace_monitoring.testing import (
     MODEL,
-    FixedGazette,
-    FixedReferences,
-    MemoryWatches,
-    SilentMeter,
+    Stored,
+    WatchedWorld,
     deployment,
     knowledge,
     labelled,
     month_of,
     version,
 )
-from tailrace_runtime.database import Database
-from tailrace_runtime.testing import FixedClock
-from tailrace_statistics.columns import merge
 
 LOG = Log("labelled-examples", 2)
 WINDOWS = Log("feature-statistics", 0)
@@ -112,26 +102,13 @@ def window_of(number: int, examples: list[ExampleLabelled]) -> WindowSummarised:
     )
 
 
-class World:
-    """A model watched, on a store."""
+class World(WatchedWorld):
+    """A model watched, on a store, whose losses are foretold."""
 
-    def __init__(self, store: Any, database: Database | None = None) -> None:
-        self.clock = FixedClock()
-        self.store = store
-        self.database = database
-        watchers = Watchers(FixedGazette({}), store, FixedReferences(), SilentMeter(), self.clock, foretell=foretell)
-        self.watchers = watchers
+    def __init__(self, stored: Stored) -> None:
+        super().__init__(stored, foretell)
         self._offset = itertools.count()
         self._window_offset = itertools.count()
-
-    async def events(self, kind: type[Event]) -> list[Any]:
-        """What stands in the outbox, of this kind, in order."""
-        if self.database is None:
-            found: Iterable[Event] = self.store.published
-        else:
-            rows = await self.database.pool.fetch("select value from outbox order by id")
-            found = [decode(row["value"]) for row in rows]
-        return [event for event in found if isinstance(event, kind)]
 
     async def label(self, known: Knowledge, examples: Iterable[ExampleLabelled]) -> None:
         """These labels come, and a second passes."""
@@ -149,18 +126,10 @@ class World:
         return [each for each in await self.events(PerformanceEstimated) if each.cohort.start == month_of(number)]
 
 
-@pytest.fixture(params=["memory", "postgres"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+@pytest.fixture
+def world(stored: Stored) -> World:
     """The world on each store."""
-    numbers = itertools.count()
-    tools = Tools(detector, merge, lambda: f"id-{next(numbers)}")
-    if request.param == "memory":
-        yield World(MemoryWatches(tools))
-        return
-    opened = Database(request.getfixturevalue("database"), "tailrace_monitoring")
-    await opened.start()
-    yield World(PostgresWatches(opened, tools, TOPICS_OUT), opened)
-    await opened.stop()
+    return World(stored)
 
 
 async def test_a_storm_is_foretold_alerted_on_and_corrected_by_labels(world: World) -> None:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
-from pytest import FixtureRequest  # noqa: PT013  # the type of the fixture below
 
-from tailrace_contracts.events import AlertRaised, Event, ExampleLabelled, Mute, Slice, decode
+from tailrace_contracts.events import AlertRaised, ExampleLabelled, Mute, Slice
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
-from tailrace_monitoring.adapters.river_detectors import detector
 from tailrace_monitoring.domain.knowledge import Knowledge
-from tailrace_monitoring.domain.state import Placed, Tools
+from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.yardsticks import NO_BASIS, budget_of, chance_of_labels, chance_together, part_of
-from tailrace_monitoring.handlers import Watchers, observe_examples, observe_window
-from tailrace_monitoring.main import TOPICS_OUT
+from tailrace_monitoring.handlers import observe_examples, observe_window
 from tailrace_monitoring.testing import (
     MODEL,
-    FixedGazette,
-    FixedReferences,
-    MemoryWatches,
-    SilentMeter,
+    Stored,
+    WatchedWorld,
     answered,
     claim,
     deployment,
@@ -36,40 +29,20 @@ from tailrace_monitoring.testing import (
     version,
     window_of_answers,
 )
-from tailrace_runtime.database import Database
-from tailrace_runtime.testing import FixedClock
-from tailrace_statistics.columns import CategoricalFold, Moments, NumericalFold, merge
+from tailrace_statistics.columns import CategoricalFold, Moments, NumericalFold
 from tailrace_statistics.labels import moments_of_rate
 
 LOG, WINDOWS = Log("labelled-examples", 0), Log("feature-statistics", 0)
 OURS = version(1, "champion", reference=claim("7"))
 LABELS = 400
-Store = tuple[Any, Database | None]
 
 
-@pytest.fixture(params=["memory", "postgres"])
-async def store(request: FixtureRequest) -> AsyncIterator[Store]:
-    """Each store."""
-    numbers = itertools.count()
-    tools = Tools(detector, merge, lambda: f"id-{next(numbers)}")
-    if request.param == "memory":
-        yield MemoryWatches(tools), None
-        return
-    opened = Database(request.getfixturevalue("database"), "tailrace_monitoring")
-    await opened.start()
-    yield PostgresWatches(opened, tools, TOPICS_OUT), opened
-    await opened.stop()
+class World(WatchedWorld):
+    """A model watched, on a store, whose champion has a reference."""
 
-
-class World:
-    """Handlers, references and what was published."""
-
-    def __init__(self, store: Store) -> None:
-        self.store, self.database = store
-        self.references = FixedReferences()
+    def __init__(self, stored: Stored) -> None:
+        super().__init__(stored)
         self.references.known[claim("7").sha256] = {}
-        self.clock = FixedClock()
-        self.watchers = Watchers(FixedGazette({}), self.store, self.references, SilentMeter(), self.clock)
         self.next = 0
 
     async def learn(self, known: Knowledge, examples: list[ExampleLabelled]) -> None:
@@ -82,11 +55,13 @@ class World:
 
     async def moved(self) -> list[AlertRaised]:
         """The alerts of drift of the data."""
-        found: list[Event] = list(self.store.published) if self.database is None else []
-        if self.database is not None:
-            rows = await self.database.pool.fetch("select value from outbox order by id")
-            found = [decode(row["value"]) for row in rows]
-        return [each for each in found if isinstance(each, AlertRaised) and each.kind == "feature-drift"]
+        return [each for each in await self.events(AlertRaised) if each.kind == "feature-drift"]
+
+
+@pytest.fixture
+def world(stored: Stored) -> World:
+    """The world on each store."""
+    return World(stored)
 
 
 def labels(number: int, values: list[float], arm: str = "champion") -> list[ExampleLabelled]:
@@ -107,9 +82,8 @@ def flooded(number: int, share: float, arm: str = "champion") -> list[ExampleLab
     return labels(number, [float(place < share * LABELS) for place in range(LABELS)], arm)
 
 
-async def test_labels_that_moved_from_the_training_sets_alert_once_with_their_records(store: Store) -> None:
+async def test_labels_that_moved_from_the_training_sets_alert_once_with_their_records(world: World) -> None:
     """Floods would become three times as frequent and nobody hear of it as long as the model foretells them."""
-    world = World(store)
     world.references.labels = moments_of_rate(400, 2_000)
     known = knowledge(tide_spec(), deployment(1, 1), (OURS,))
     for number, share in enumerate((0.2, 0.21, 0.6, 0.6, 0.6)):
@@ -123,9 +97,8 @@ async def test_labels_that_moved_from_the_training_sets_alert_once_with_their_re
     assert alert.derived_from == LogRanges.of(through)
 
 
-async def test_labels_after_a_reference_period_are_judged_by_its_cohorts(store: Store) -> None:
+async def test_labels_after_a_reference_period_are_judged_by_its_cohorts(world: World) -> None:
     """A producer's own model, which has no training set here, would have no drift of its labels."""
-    world = World(store)
     period = {"start": month_of(0), "end": month_of(2)}
     drift = {"reference": period}
     known = knowledge(tide_spec(learners={}, monitors={"window_days": 30, "allowed_lateness_days": 5, "drift": drift}))
@@ -135,9 +108,8 @@ async def test_labels_after_a_reference_period_are_judged_by_its_cohorts(store: 
     assert (alert.subject, alert.since) == ("flood", month_of(3))
 
 
-async def test_the_mean_of_a_regressions_labels_is_judged(store: Store) -> None:
+async def test_the_mean_of_a_regressions_labels_is_judged(world: World) -> None:
     """The water would rise by a deviation and nobody hear of it as long as the model foretells it."""
-    world = World(store)
     world.references.labels = Moments(2_000, 50.0, 2_000 * 100.0)
     litres = {"task": "regression", "label": {"name": "litres", "limits": {"min": 0, "max": 100}}}
     known = knowledge(tide_spec(**litres), deployment(1, 1), (OURS,))
@@ -149,9 +121,8 @@ async def test_the_mean_of_a_regressions_labels_is_judged(store: Store) -> None:
     assert "and 50 in the reference" in alert.message
 
 
-async def test_muted_labels_lead_to_nothing_and_few_are_not_judged(store: Store) -> None:
+async def test_muted_labels_lead_to_nothing_and_few_are_not_judged(world: World) -> None:
     """A mute of the label would not hold, or a handful of labels would alarm by chance."""
-    world = World(store)
     world.references.labels = moments_of_rate(400, 2_000)
     mute = Mute(
         mute_id="m",
@@ -183,9 +154,8 @@ def answers(seed: int, count: int, tilt: float) -> tuple[dict[str, Any], dict[st
     return columns, {"prediction": prediction, "probability": probability}
 
 
-async def test_answers_that_moved_from_those_on_held_out_examples_alert(store: Store) -> None:
+async def test_answers_that_moved_from_those_on_held_out_examples_alert(world: World) -> None:
     """A version would say yes twice as often as when it was measured, and nobody hear of it before labels come."""
-    world = World(store)
     level = NumericalFold()
     level.fold(np.random.default_rng(9).normal(size=2_000))
     world.references.known[claim("7").sha256] = {"level": level.summary()}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
-from pytest import FixtureRequest  # noqa: PT013  # the type of the fixture below
 
 from tailrace_contracts.events import (
     AlertRaised,
@@ -22,25 +20,21 @@ from tailrace_contracts.events import (
     PerformanceMeasured,
     TrainingRequested,
     WindowSummarised,
-    decode,
 )
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
-from tailrace_monitoring.adapters.river_detectors import detector
 from tailrace_monitoring.domain.examples import observe
 from tailrace_monitoring.domain.knowledge import Knowledge
-from tailrace_monitoring.domain.state import Placed, Tools
+from tailrace_monitoring.domain.state import Placed
 from tailrace_monitoring.domain.watched import ModelWatch
-from tailrace_monitoring.handlers import Watchers, let_time_pass, observe_examples, observe_window
-from tailrace_monitoring.main import TOPICS_OUT
+from tailrace_monitoring.handlers import let_time_pass, observe_examples, observe_window
 from tailrace_monitoring.testing import (
     FIRST_DAY,
     MODEL,
     NOW,
-    FixedGazette,
-    FixedReferences,
     MemoryWatches,
-    SilentMeter,
+    Stored,
+    WatchedWorld,
     answered,
     claim,
     deployment,
@@ -49,9 +43,7 @@ from tailrace_monitoring.testing import (
     tide_spec,
     version,
 )
-from tailrace_runtime.database import Database
-from tailrace_runtime.testing import FixedClock
-from tailrace_statistics.columns import NumericalFold, merge
+from tailrace_statistics.columns import NumericalFold
 
 LOG = Log("labelled-examples", 2)
 WINDOWS = Log("feature-statistics", 2)
@@ -59,25 +51,8 @@ E = TypeVar("E", bound=Event)
 MONTHS = timedelta(days=120)
 
 
-class World:
+class World(WatchedWorld):
     """Handlers on one store, a clock, and what was published."""
-
-    def __init__(self, store: Any, database: Database | None = None) -> None:
-        self.clock = FixedClock()
-        self.store = store
-        self._database = database
-        self.references = FixedReferences()
-        self.watchers = Watchers(FixedGazette({}), store, self.references, SilentMeter(), self.clock)
-
-    async def events(self, kind: type[E]) -> list[E]:
-        """What stands in the outbox, of this kind, in order."""
-        if self._database is None:
-            found: Sequence[Event] = self.store.published
-        else:
-            found = [
-                decode(row["value"]) for row in await self._database.pool.fetch("select value from outbox order by id")
-            ]
-        return [event for event in found if isinstance(event, kind)]
 
     async def observe(self, known: Knowledge, examples: Iterable[ExampleLabelled], start: int = 0) -> None:
         """These examples, in one batch, at offsets from `start`."""
@@ -94,22 +69,10 @@ class World:
             self.store._copies.clear()
 
 
-def tools() -> Tools:
-    """Real detectors and distances, and identifiers that differ."""
-    numbers = itertools.count()
-    return Tools(detector, merge, lambda: f"id-{next(numbers)}")
-
-
-@pytest.fixture(params=["memory", "postgres"])
-async def world(request: FixtureRequest) -> AsyncIterator[World]:
+@pytest.fixture
+def world(stored: Stored) -> World:
     """The world on each store."""
-    if request.param == "memory":
-        yield World(MemoryWatches(tools()))
-        return
-    opened = Database(request.getfixturevalue("database"), "tailrace_monitoring")
-    await opened.start()
-    yield World(PostgresWatches(opened, tools(), TOPICS_OUT), opened)
-    await opened.stop()
+    return World(stored)
 
 
 def window(month: int, mean: float, **changes: Any) -> WindowSummarised:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,20 +28,26 @@ from tailrace_contracts.events import (
     VersionChanged,
     WindowSpan,
     WindowSummarised,
+    decode,
 )
 from tailrace_contracts.ranges import LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_monitoring.domain.cohorts import Cohort, CohortKey, window_of
 from tailrace_monitoring.domain.estimation import PAST_COHORTS
 from tailrace_monitoring.domain.knowledge import Knowledge
-from tailrace_monitoring.domain.lessons import KEPT, Lesson
+from tailrace_monitoring.domain.lessons import KEPT, Foretell, Lesson
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.yardsticks import Answers, Basis
+from tailrace_monitoring.handlers import Watchers
 from tailrace_monitoring.ports import ReferenceUnusable
+from tailrace_runtime.database import Database
+from tailrace_runtime.testing import FixedClock
 from tailrace_statistics.calibration import Values
 from tailrace_statistics.columns import Moments, NumericalFold
+
+E = TypeVar("E", bound=Event)
 
 
 class FixedGazette:
@@ -147,6 +153,37 @@ class MemoryWatches:
     def state(self, model: str) -> ModelState:
         """The state as it is stored."""
         return ModelState.model_validate_json(self._states.get(model, "{}"))
+
+
+class Stored(NamedTuple):
+    """A store of watches; with the database that it lies in, if it lies in one."""
+
+    store: Any
+    database: Database | None = None
+
+    async def events(self, kind: type[E]) -> list[E]:
+        """What stands in the outbox, of this kind, in order."""
+        found: Iterable[Event]
+        if self.database is None:
+            found = self.store.published
+        else:
+            rows = await self.database.pool.fetch("select value from outbox order by id")
+            found = [decode(row["value"]) for row in rows]
+        return [event for event in found if isinstance(event, kind)]
+
+
+class WatchedWorld:
+    """Handlers on one store, a clock that stands still, references, and what was published."""
+
+    def __init__(self, stored: Stored, foretell: Foretell | None = None) -> None:
+        self.clock = FixedClock()
+        self.store = stored.store
+        self.database = stored.database
+        self.events = stored.events
+        self.references = FixedReferences()
+        self.watchers = Watchers(
+            FixedGazette({}), self.store, self.references, SilentMeter(), self.clock, foretell=foretell
+        )
 
 
 # ---------------------------------------------------------------- a small world
