@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tailrace_contracts.events import EventParked, LabelGiven, decode
 from tailrace_contracts.ranges import Log
@@ -19,7 +18,7 @@ from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Outgoing, Record, Records, Run, outgoing
 from tailrace_runtime.settings import ServiceSettings
-from tailrace_runtime.topics import wait_for
+from tailrace_runtime.testing import everything_on
 from tailrace_testing.polling import eventually
 
 Deployment = Callable[..., Awaitable[ServiceSettings]]
@@ -54,27 +53,6 @@ async def running(
     finally:
         stop.set()
         await asyncio.wait((task,))
-
-
-async def read(settings: ServiceSettings, topic: str) -> list[Record]:
-    """Everything that is on the topic now."""
-    count = (await wait_for(settings, [topic], part="test"))[topic]
-    logs = [TopicPartition(settings.topic(topic), number) for number in range(count)]
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        consumer.assign(logs)
-        ends = await consumer.end_offsets(logs)
-        found: list[Record] = []
-        while len(found) < sum(ends.values()):
-            for batch in (await consumer.getmany(timeout_ms=1000)).values():
-                found += [
-                    Record(topic, each.partition, each.offset, each.timestamp, each.key, each.value, each.headers)
-                    for each in batch
-                ]
-        return found
-    finally:
-        await consumer.stop()
 
 
 class Collected:
@@ -166,7 +144,7 @@ async def test_with_overlap_publications_keep_their_order_and_come_before_commit
         async with running(ConsumerRole("r", {"predictions": again}), settings, producer):
             await eventually(lambda: len(again.values) >= 1)
     assert again.values == [b"more"]
-    found = await read(settings, "labels")
+    found = await everything_on(settings, "labels")
     for partition in range(4):
         triggers = [int(record.header("trigger-offset") or b"") for record in found if record.partition == partition]
         assert triggers == list(range(len(triggers)))
@@ -201,8 +179,8 @@ async def test_emitted_records_are_published(deployment: Deployment) -> None:
         await producer.send_all(numbered(60))
         async with running(ConsumerRole("r", {"predictions": each(forward)}), settings, producer):
             await eventually(lambda: _count(settings, "labels", 60))
-    sources = {record.value: record.partition for record in await read(settings, "predictions")}
-    assert {record.value: record.partition for record in await read(settings, "labels")} == sources
+    sources = {record.value: record.partition for record in await everything_on(settings, "predictions")}
+    assert {record.value: record.partition for record in await everything_on(settings, "labels")} == sources
 
 
 async def test_a_trace_goes_on_over_a_hop(deployment: Deployment) -> None:
@@ -221,7 +199,7 @@ async def test_a_trace_goes_on_over_a_hop(deployment: Deployment) -> None:
         )
         async with running(ConsumerRole("r", {"predictions": each(label)}), settings, producer):
             await eventually(lambda: _count(settings, "labels", 2))
-    traced, untraced = sorted(await read(settings, "labels"), key=lambda record: record.offset)
+    traced, untraced = sorted(await everything_on(settings, "labels"), key=lambda record: record.offset)
     assert trace in traced.headers
     assert untraced.header("traceparent") is None
 
@@ -240,7 +218,7 @@ async def test_the_largest_poison_fits_into_the_dead_letters(deployment: Deploym
 
 
 async def _count(settings: ServiceSettings, topic: str, wanted: int) -> bool:
-    return len(await read(settings, topic)) >= wanted
+    return len(await everything_on(settings, topic)) >= wanted
 
 
 async def test_poison_is_parked_whole_and_the_others_go_on(deployment: Deployment) -> None:
@@ -261,11 +239,11 @@ async def test_poison_is_parked_whole_and_the_others_go_on(deployment: Deploymen
         async with running(ConsumerRole("r", {"predictions": each(handle)}), settings, producer, metrics):
             await eventually(lambda: len(done) == 19)
             await eventually(lambda: _count(settings, "dead-letters", 1))
-    (letter,) = await read(settings, "dead-letters")
+    (letter,) = await everything_on(settings, "dead-letters")
     assert letter.key == b"k"
     event = decode(letter.value or b"")
     assert isinstance(event, EventParked)
-    (source,) = [record for record in await read(settings, "predictions") if record.value == b"7"]
+    (source,) = [record for record in await everything_on(settings, "predictions") if record.value == b"7"]
     assert original(event) == source
     assert (event.code, event.model, event.service, event.role, event.attempts) == ("unreadable", "rain", "svc", "r", 1)
     assert metrics.value("tailrace_dead_letters_total", role="r", topic="predictions", code="unreadable") == 1
@@ -365,7 +343,7 @@ async def test_too_many_dead_letters_stop_the_consumer_before_they_are_parked(de
         async with running(role, settings, producer) as task:
             with pytest.raises(DeadLetterLimitExceeded, match="the newest: bad: all of them"):
                 await task
-    assert len(await read(settings, "dead-letters")) < 40
+    assert len(await everything_on(settings, "dead-letters")) < 40
 
 
 class Remembering(Stateless):

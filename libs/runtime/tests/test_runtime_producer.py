@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
 from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
@@ -13,8 +13,7 @@ from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.producer import Producer, Publisher
 from tailrace_runtime.records import Outgoing, Record
 from tailrace_runtime.settings import ServiceSettings
-from tailrace_runtime.testing import RecordingProducer
-from tailrace_runtime.topics import wait_for
+from tailrace_runtime.testing import RecordingProducer, everything_on
 
 Deployment = Callable[..., Awaitable[ServiceSettings]]
 TOPIC = "predictions"
@@ -39,7 +38,7 @@ class OnKafka:
 
     async def on_topic(self) -> list[Record]:
         """Read the topic to its end."""
-        return await read(self._settings, TOPIC)
+        return await everything_on(self._settings, TOPIC)
 
 
 class InMemory:
@@ -52,27 +51,6 @@ class InMemory:
     async def on_topic(self) -> list[Record]:
         """What it kept."""
         return sorted(self.producer.on(TOPIC), key=lambda record: (record.partition, record.offset))
-
-
-async def read(settings: ServiceSettings, topic: str) -> list[Record]:
-    """Everything that is on the topic now, each partition in order."""
-    count = (await wait_for(settings, [topic], part="test"))[topic]
-    logs = [TopicPartition(settings.topic(topic), number) for number in range(count)]
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        consumer.assign(logs)
-        ends = await consumer.end_offsets(logs)
-        found: list[Record] = []
-        while len(found) < sum(ends.values()):
-            for batch in (await consumer.getmany(timeout_ms=1000)).values():
-                found += [
-                    Record(topic, each.partition, each.offset, each.timestamp, each.key, each.value, each.headers)
-                    for each in batch
-                ]
-    finally:
-        await consumer.stop()
-    return sorted(found, key=lambda record: (record.partition, record.offset))
 
 
 @pytest.fixture(params=["kafka", "recording"])
@@ -146,7 +124,7 @@ async def test_without_a_key_partitions_take_turns(deployment: Deployment) -> No
     for number in range(8):
         await producer.send_all([Outgoing(TOPIC, str(number).encode())])
     await producer.stop()
-    assert {record.partition for record in await read(settings, TOPIC)} == {0, 1, 2, 3}
+    assert {record.partition for record in await everything_on(settings, TOPIC)} == {0, 1, 2, 3}
 
 
 async def test_a_fatal_error_replaces_the_client_and_loses_nothing(deployment: Deployment) -> None:
@@ -165,7 +143,7 @@ async def test_a_fatal_error_replaces_the_client_and_loses_nothing(deployment: D
     assert producer._client is not first
     assert metrics.value("tailrace_producer_rebuilds_total") == 1
     await producer.stop()
-    found = [int(record.value or b"") for record in await read(settings, TOPIC)]
+    found = [int(record.value or b"") for record in await everything_on(settings, TOPIC)]
     assert set(found) == set(range(41))
     assert [number for number in dict.fromkeys(found) if number not in {0, 40}] == list(range(1, 40))
 

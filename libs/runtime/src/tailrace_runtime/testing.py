@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
 from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import Event, decode
 from tailrace_runtime.errors import DeliveryFailed, DeliveryRefused
 from tailrace_runtime.producer import check_size, partition_of
 from tailrace_runtime.records import Outgoing, Record, Run
+from tailrace_runtime.settings import ServiceSettings
+from tailrace_runtime.topics import wait_for
 
 
 class FixedClock:
@@ -91,3 +95,24 @@ def record(  # a record has seven parts
     """A record as a handler gets it, for tests that call handlers directly."""
     data = value.encode() if isinstance(value, Event) else value
     return Record(topic, partition, offset, timestamp_ms, key, data, headers)
+
+
+async def everything_on(settings: ServiceSettings, topic: str) -> list[Record]:
+    """Everything that is on the topic now, each partition in order."""
+    count = (await wait_for(settings, [topic], part="test"))[topic]
+    logs = [TopicPartition(settings.topic(topic), number) for number in range(count)]
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign(logs)
+        ends = await consumer.end_offsets(logs)
+        found: list[Record] = []
+        while len(found) < sum(ends.values()):
+            for batch in (await consumer.getmany(timeout_ms=1000)).values():
+                found += [
+                    Record(topic, each.partition, each.offset, each.timestamp, each.key, each.value, each.headers)
+                    for each in batch
+                ]
+    finally:
+        await consumer.stop()
+    return sorted(found, key=lambda record: (record.partition, record.offset))
