@@ -6,7 +6,7 @@ Mixed rows are made of encoded columns, many at a time, and answered in one call
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,6 @@ from tailrace_models.explaining import Exact, Exactly, Mixing, Scale
 from tailrace_models.onnx_adding import AddingGraph, DoesNotAdd, Sum
 from tailrace_models.shapley import Floats, Integers, Mask
 
-if TYPE_CHECKING:
-    from tailrace_models.onnx_model import OnnxModel
-
 Row = Mapping[str, FeatureValue]
 
 SLICE_ROWS = 256
@@ -28,12 +25,28 @@ TOLERANCE = 1e-4
 """By how much a graph's answers, in 32 bits, may differ from those of the sum that is believed to be in it."""
 
 
+class Network(Protocol):
+    """A graph that answers, as far as its explanations ask it."""
+
+    def encoded(self, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
+        """Rows of features as the graph takes them."""
+        ...
+
+    def outputs(self, features: npt.NDArray[np.float32]) -> Floats:
+        """What the graph answers for a matrix that `encoded` made, as it is."""
+        ...
+
+    def answers(self, features: npt.NDArray[np.float32]) -> Floats:
+        """The probabilities, or the numbers, that are served for such a matrix."""
+        ...
+
+
 class OnnxExplainable:
     """A network, to be explained. `graph` is None where it is too large to be a sum of columns."""
 
     slice_rows = SLICE_ROWS
 
-    def __init__(self, model: OnnxModel, graph: bytes | None, spec: ModelSpec, output: str) -> None:
+    def __init__(self, model: Network, graph: bytes | None, spec: ModelSpec, output: str) -> None:
         self.names = spec.feature_names
         classes = isinstance(spec.label, ClassLabel)
         self.adding_scale: Scale = "log-odds" if classes else "value"
@@ -76,7 +89,7 @@ class OnnxExplainable:
 class _Adding:
     """Contributions by the terms of a sum: those of the row less their mean over the reference."""
 
-    def __init__(self, model: OnnxModel, graph: AddingGraph, reference: Sum, feature_of: Integers) -> None:
+    def __init__(self, model: Network, graph: AddingGraph, reference: Sum, feature_of: Integers) -> None:
         self._model = model
         self._graph = graph
         self._usual = reference.terms.mean(axis=0)

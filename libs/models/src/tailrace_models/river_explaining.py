@@ -13,36 +13,17 @@ which needs no more of the reference than the means of b and of its products. (T
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
-from tailrace_contracts.events import FeatureValue
 from tailrace_contracts.spec import ClassLabel
 from tailrace_models.explaining import Exact, Exactly, Mixing, Scale
+from tailrace_models.river_linear import Linear, Row
+from tailrace_models.river_model import RiverModel
 from tailrace_models.shapley import Floats, Integers, Mask
 
-if TYPE_CHECKING:
-    from tailrace_models.river_model import RiverModel
-
-Row = Mapping[str, FeatureValue]
-
 SLICE_ROWS = 16
-
-
-class Linear(NamedTuple):
-    """The weights of a linear learner: those of scaled numbers, of their products (halved off the diagonal), of words."""
-
-    intercept: float
-    numerical: tuple[str, ...]
-    weights: Floats
-    products: Floats
-    words: dict[str, dict[str, float]]
-
-    def word(self, name: str, features: Row) -> float:
-        """What the word of this feature adds; a missing or unseen one adds nothing."""
-        return self.words[name].get(features.get(name), 0.0)  # type: ignore[arg-type]  # other types are unseen values
 
 
 class RiverExplainable:

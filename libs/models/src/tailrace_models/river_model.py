@@ -41,7 +41,7 @@ from tailrace_models.answers import Answer, answer, within
 from tailrace_models.encoding import Row, number
 from tailrace_models.explaining import Reference, digest_of
 from tailrace_models.reservoir import Reservoir
-from tailrace_models.river_explaining import Linear
+from tailrace_models.river_linear import Linear
 
 LINEAR = {"logistic-regression", "linear-regression"}
 
