@@ -113,7 +113,7 @@ def count_groups(
     for (group, prediction, label), count in cells.items():
         if group is not None:
             name = str(group)
-            found[name] = found.get(name, GroupCounts()).plus(_cell(prediction == positive, label == positive, count))
+            found[name] = found.get(name, GroupCounts()).plus(cell(prediction == positive, label == positive, count))
     return found
 
 
@@ -137,7 +137,8 @@ def selection_gap(rates: Sequence[GroupRates], min_examples: int = 1) -> float:
     return max(judged) - min(judged) if len(judged) > 1 else 0.0
 
 
-def _cell(selected: bool, positive: bool, count: int) -> GroupCounts:
+def cell(selected: bool, positive: bool, count: int) -> GroupCounts:
+    """`count` examples of one outcome; -1 takes one back."""
     match selected, positive:
         case True, True:
             return GroupCounts(tp=count)

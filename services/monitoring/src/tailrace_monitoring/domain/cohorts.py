@@ -30,7 +30,7 @@ from tailrace_monitoring.domain.spans import Spans
 from tailrace_statistics.columns import Moments
 from tailrace_statistics.error_gaps import compare_errors, error_rates, limit_of
 from tailrace_statistics.errors import ErrorSums
-from tailrace_statistics.fairness import CROSS, GroupCounts, compare_groups, group_rates
+from tailrace_statistics.fairness import CROSS, GroupCounts, cell, compare_groups, group_rates
 from tailrace_statistics.labels import moments_of, moments_of_rate
 
 MOST_GROUPS = 40
@@ -61,18 +61,6 @@ class CohortKey(NamedTuple):
     start: datetime
     arm: str
     version: int
-
-
-def cell(selected: bool, positive: bool, count: int) -> GroupCounts:
-    """`count` examples of one outcome; -1 takes one back."""
-    match selected, positive:
-        case True, True:
-            return GroupCounts(tp=count)
-        case True, False:
-            return GroupCounts(fp=count)
-        case False, True:
-            return GroupCounts(fn=count)
-    return GroupCounts(tn=count)
 
 
 class Cohort(BaseModel):

@@ -28,11 +28,7 @@ def estimate_window(
         cohort = watch.cohorts.at(key, window.window, each.arm, each.version)
         before = cohort.ledger.first
         cohort.ledger.close(each.served, basis, LogRanges.of_offsets([(log, offset)]))
-        watch.changes.cohorts.add(key)
-        watch.changes.touched = True
-        found = watch.estimate(cohort, knowledge, now)
-        if found is not None and before is None and cohort.ledger.first is not None:
-            _judge_estimate(watch, found, knowledge, now)
+        _publish(watch, cohort, knowledge, now, first=before is None)
 
 
 def estimate_numbers(
@@ -50,10 +46,15 @@ def estimate_numbers(
     cohort = watch.cohorts.at(key, window.window, part.arm or "external", part.version)
     before = cohort.ledger.first
     cohort.ledger.close_numbers(part.events, basis, LogRanges.of_offsets([(log, offset)]))
-    watch.changes.cohorts.add(key)
+    _publish(watch, cohort, knowledge, now, first=before is None)
+
+
+def _publish(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now: datetime, *, first: bool) -> None:
+    """Publish the estimate of a cohort whose window is closed; the first one is judged."""
+    watch.changes.cohorts.add(cohort.key)
     watch.changes.touched = True
     found = watch.estimate(cohort, knowledge, now)
-    if found is not None and before is None and cohort.ledger.first is not None:
+    if found is not None and first and cohort.ledger.first is not None:
         _judge_estimate(watch, found, knowledge, now)
 
 
