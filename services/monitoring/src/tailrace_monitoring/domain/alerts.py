@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from tailrace_contracts.events import AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
+from tailrace_contracts.events import AlertKind, AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
+from tailrace_contracts.ranges import LogRanges
 from tailrace_contracts.spec import ClassLabel, ConceptDriftMonitor, DriftMonitor, ModelSpec, Monitors, NumericalLabel
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Asked, Cohort, Unfair
@@ -25,6 +26,35 @@ class Stamp(NamedTuple):
     model: str
     now: datetime
 
+    def alert(
+        self,
+        kind: AlertKind,
+        subject: str,
+        *,
+        statistic: str,
+        value: float,
+        threshold: float,
+        since: datetime,
+        message: str,
+        derived_from: LogRanges,
+        version: int | None = None,
+    ) -> AlertRaised:
+        """An alert about this subject."""
+        return AlertRaised(
+            alert_id=self.alert_id,
+            model=self.model,
+            kind=kind,
+            subject=subject,
+            statistic=statistic,
+            value=value,
+            threshold=threshold,
+            since=since,
+            message=message,
+            derived_from=derived_from,
+            version=version,
+            time=self.now,
+        )
+
 
 def _day(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d}"
@@ -39,11 +69,9 @@ def concept_drift(
     if isinstance(spec.label, NumericalLabel):
         statistic, unit = "mean absolute error", spec.label.scale
         before, after = f"{alarm.before * unit:.4g}", f"{alarm.after * unit:.4g}"
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="concept-drift",
-        subject=who,
+    return stamp.alert(
+        "concept-drift",
+        who,
         statistic=statistic,
         value=alarm.after * unit,
         threshold=(spec.monitors.concept_drift or ConceptDriftMonitor()).delta,
@@ -53,7 +81,6 @@ def concept_drift(
             f"since {_day(since)}, over {alarm.at - alarm.since + 1:,} labelled examples"
         ),
         derived_from=ranges_of(steps),
-        time=stamp.now,
     )
 
 
@@ -67,18 +94,15 @@ def poor_performance(stamp: Stamp, cohort: Cohort, asked: Asked, since: datetime
     if asked.metric != "accuracy":
         error = _ERRORS[asked.metric]
         message = f"the {error} of {who} was {asked.value:.4g} on {span}; the spec allows {asked.limit:g}"
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="performance",
-        subject=who,
+    return stamp.alert(
+        "performance",
+        who,
         statistic=_ERRORS.get(asked.metric, asked.metric),
         value=asked.value,
         threshold=asked.limit,
         since=since,
         message=message,
         derived_from=cohort.spans.ranges(),
-        time=stamp.now,
     )
 
 
@@ -97,18 +121,15 @@ def poor_estimate(stamp: Stamp, found: PerformanceEstimated, risk: AtRisk) -> Al
         likely = f"{each.value:.4g} ({each.lower:.4g} to {each.upper:.4g})"
         error = _ERRORS[risk.figure]
         said = f"the {error} of {who} is estimated at {likely} on {span}, {labelled}; the spec allows {risk.limit:g}"
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="performance",
-        subject=who,
+    return stamp.alert(
+        "performance",
+        who,
         statistic=statistic,
         value=risk.end,
         threshold=risk.limit,
         since=found.cohort.start,
         message=said + doubt,
         derived_from=found.derived_from,
-        time=stamp.now,
     )
 
 
@@ -130,19 +151,16 @@ def unfair(stamp: Stamp, cohort: Cohort, found: Unfair, limit: float, since: dat
     """Two groups are treated so differently that chance does not explain it."""
     pair, who = found.pair, arm_title(cohort.arm, cohort.version)
     value, message = (_gap if found.limit == "difference" else _ratio)(who, pair, f"in {_span(cohort, since)}", limit)
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="fairness",
-        subject=pair.attribute,
-        version=cohort.version,
+    return stamp.alert(
+        "fairness",
+        pair.attribute,
         statistic=f"{RATE_WORDS[pair.rate]} {found.limit}",
+        version=cohort.version,
         value=value,
         threshold=limit,
         since=since,
         message=message,
         derived_from=cohort.spans.ranges(),
-        time=stamp.now,
     )
 
 
@@ -186,11 +204,9 @@ def feature_drift(stamp: Stamp, moved: Sequence[Measured], monitors: Monitors, w
     calibrated = "" if monitor.threshold else f", which chance passes {monitors.expected_false_alarms} in all"
     also = f"; so are {', '.join(f'{each.column} ({_far(each)})' for each in others[:10])}" if others else ""
     more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="feature-drift",
-        subject=first.column,
+    return stamp.alert(
+        "feature-drift",
+        first.column,
         statistic=first.statistic,
         value=first.distance,
         threshold=first.threshold,
@@ -200,7 +216,6 @@ def feature_drift(stamp: Stamp, moved: Sequence[Measured], monitors: Monitors, w
             f"{_day(first.since)}, over {first.threshold:.3g}{row}{calibrated}{also}{more}"
         ),
         derived_from=window.derived_from,
-        time=stamp.now,
     )
 
 
@@ -210,11 +225,9 @@ def _far(measured: Measured) -> str:
 
 def rows_drift(stamp: Stamp, told: Told, since: datetime, window: WindowSummarised) -> AlertRaised:
     """The rows have left their reference, though no single feature has."""
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="feature-drift",
-        subject=TOGETHER,
+    return stamp.alert(
+        "feature-drift",
+        TOGETHER,
         statistic="AUC of a domain classifier",
         value=told.auc,
         threshold=told.threshold,
@@ -224,7 +237,6 @@ def rows_drift(stamp: Stamp, told: Told, since: datetime, window: WindowSummaris
             f"over {told.threshold:.2f}; no single feature shows it: look at how they depend on each other"
         ),
         derived_from=window.derived_from,
-        time=stamp.now,
     )
 
 
@@ -234,18 +246,15 @@ def label_drift(stamp: Stamp, cohort: Cohort, shift: Shift, since: datetime, spe
     said = f"the mean of {label.name} is {shift.mean:.4g} among {span}, and {shift.usual:.4g} in the reference"
     if isinstance(label, ClassLabel):
         said = f"{label.name} is {label.positive} for {shift.mean:.1%} of {span}, and for {shift.usual:.1%} of the reference's"
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="feature-drift",
-        subject=label.name,
+    return stamp.alert(
+        "feature-drift",
+        label.name,
         statistic="labels, in deviations of chance",
         value=shift.deviations,
         threshold=shift.threshold,
         since=since,
         message=f"{said}: {shift.deviations:.1f} deviations of chance, over {shift.threshold:.1f}",
         derived_from=cohort.spans.ranges(),
-        time=stamp.now,
     )
 
 
@@ -260,11 +269,9 @@ def bad_values(stamp: Stamp, fault: Fault, window: WindowSummarised, since: date
     """A column has values that it should not have; the first of the windows in a row that had them began `since`."""
     plural = fault.values != 1
     earlier = f", and in every window since {_day(since)}" if since < window.window.start else ""
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="data-quality",
-        subject=fault.column,
+    return stamp.alert(
+        "data-quality",
+        fault.column,
         statistic=f"{fault.what} values",
         value=float(fault.values) if fault.what == "out-of-limits" else fault.share,
         threshold=fault.threshold,
@@ -274,22 +281,18 @@ def bad_values(stamp: Stamp, fault: Fault, window: WindowSummarised, since: date
             f"among {window.events:,} events since {_day(window.window.start)}{earlier}"
         ),
         derived_from=window.derived_from,
-        time=stamp.now,
     )
 
 
 def no_reference(stamp: Stamp, version: int, reason: str, window: WindowSummarised) -> AlertRaised:
     """The champion's reference cannot be read, so that its drift cannot be judged."""
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="data-quality",
-        subject=f"reference of version {version}",
+    return stamp.alert(
+        "data-quality",
+        f"reference of version {version}",
         statistic="unreadable artefacts",
         value=1.0,
         threshold=0.0,
         since=window.window.start,
         message=f"feature drift cannot be judged: the reference of version {version} cannot be used ({reason})",
         derived_from=window.derived_from,
-        time=stamp.now,
     )

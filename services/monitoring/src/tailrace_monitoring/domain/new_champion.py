@@ -33,11 +33,9 @@ def worse_for(stamp: Stamp, found: GroupWorsened, standby: Comparison, known: Kn
         f"{found.candidate:.4g} with version {standby.candidate}, which it replaced: worse by {-upper:.4f} to "
         f"{-found.interval.lower:.4f} over {found.examples:,} examples; the spec allows {gate.margin:g}"
     )
-    return AlertRaised(
-        alert_id=stamp.alert_id,
-        model=stamp.model,
-        kind="fairness",
-        subject=f"version {standby.champion}",
+    return stamp.alert(
+        "fairness",
+        f"version {standby.champion}",
         version=standby.champion,
         statistic=f"{words}, worse than of version {standby.candidate}",
         value=-found.worsening,
@@ -45,5 +43,4 @@ def worse_for(stamp: Stamp, found: GroupWorsened, standby: Comparison, known: Kn
         since=known.deployment.time if known.deployment else stamp.now,
         message=message,
         derived_from=standby.spans.ranges(),
-        time=stamp.now,
     )
