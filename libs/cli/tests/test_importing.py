@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from pyarrow import parquet
 
 from tailrace_cli.connection import CommandError, Connection
 from tailrace_cli.importing import fitted, located, offer
+from tailrace_cli.referencing import reference_of
 from tailrace_contracts import parse_spec
 from tailrace_contracts.events import CandidateTrained, Event, SpecApplied, VersionChanged
 from tailrace_contracts.spec import ModelSpec
@@ -22,6 +26,7 @@ from tailrace_runtime.follower import Follower
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
 from tailrace_runtime.records import Record, outgoing
+from tailrace_statistics.reference import Reference
 from tailrace_testing import Broker, eventually
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -160,6 +165,39 @@ def test_graph_that_does_not_fit_is_refused(tmp_path: Path, model: onnx.ModelPro
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("rows.csv", "humidity\n1\n", ":2: feature 'sky' is missing"),
+        ("rows.csv", "humidity,sky\nwet,clear\n", ":2: feature 'humidity' is 'wet', expected a number"),
+        ("rows.csv", "humidity,sky\n", "no rows"),
+        ("rows.jsonl", "[1]\n", ":1: not a row"),
+        ("rows.jsonl", "{\n", ":1: not JSON"),
+        ("rows.parquet", "x", "not a Parquet file"),
+        ("rows.csv", "\0", "no rows"),
+    ],
+)
+def test_rows_that_are_no_reference_are_refused(tmp_path: Path, name: str, text: str, sentence: str) -> None:
+    """If it failed, a model would be explained against rows that are none of its own, or a slip end in a traceback."""
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(CommandError) as refused:
+        reference_of(path, rain())
+    assert sentence in str(refused.value)
+    with pytest.raises(CommandError, match="no such file"):
+        reference_of(tmp_path / "nowhere.csv", rain())
+
+
+def test_rows_of_every_kind_are_a_reference(tmp_path: Path) -> None:
+    """If it failed, the rows that a model was trained on would have to be written anew to be used."""
+    rows = [{"humidity": 1.5, "sky": "clear"}, {"humidity": None, "sky": None}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(each) for each in [rows[0], {"features": rows[1]}]))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text("sky,humidity\nclear,1.5\n,NaN\n")
+    for name in ("rows.jsonl", "rows.parquet", "rows.csv"):
+        assert list(Reference.from_bytes(reference_of(tmp_path / name, rain())).sample) == rows
+
+
 def test_file_that_is_no_graph(tmp_path: Path) -> None:
     """If it failed, a mistyped path would end in a traceback."""
     (tmp_path / "text.onnx").write_text("hello")
@@ -179,6 +217,7 @@ async def test_import_is_offered_once_and_numbered(kafka: Broker, tmp_path: Path
     for topic in ("model-specs", "model-versions", "deployments", "candidate-trained"):
         await kafka.create_topic(prefix + topic)
     (tmp_path / "objects").mkdir()
+    (tmp_path / "rows.csv").write_text("humidity,sky,rain\n10,clear,0\n,clouded,1\n")
     connection = Connection(kafka.bootstrap, prefix, "", "", (tmp_path / "objects").as_uri())
     offered: list[CandidateTrained] = []
 
@@ -203,10 +242,23 @@ async def test_import_is_offered_once_and_numbered(kafka: Broker, tmp_path: Path
         await producer.send_all([outgoing(version, "model-versions", "rain|3")])
         assert (await asked).version == 3
         again = await offer(connection, "rain", path)
+        with_rows = asyncio.create_task(offer(connection, "rain", path, reference=tmp_path / "rows.csv"))
+        await eventually(lambda: len(offered) == 3 or with_rows.done())
+        explained = offered[-1]
+        with_rows.cancel()
     finally:
         await follower.stop()
         await producer.stop()
     assert again.version == 3
+    assert candidate.reference is None
+    assert explained.artefact == candidate.artefact
+    assert explained.run_id != candidate.run_id
+    assert explained.reference is not None
+    rows = await ObjectStore.from_url(connection.object_store).get_artefact(explained.reference)
+    assert Reference.from_bytes(rows).sample == (
+        {"humidity": 10.0, "sky": "clear"},
+        {"humidity": None, "sky": "clouded"},
+    )
     assert (candidate.learner, candidate.lineage.spec_revision) == ("imported", 4)
     assert candidate.lineage.parameters == {"file": "theirs.onnx"}
     assert list(candidate.lineage.trained_on) == []

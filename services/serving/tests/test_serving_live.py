@@ -44,10 +44,16 @@ from tailrace_serving.app import create_service
 from tailrace_serving.main import MEASUREMENTS_OUT, REQUESTS_IN, TOPIC_OUT, TOPICS_IN
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import RAIN, applied, deployed, rain_spec, versioned
+from tailrace_statistics.reference import MEDIA_TYPE as REFERENCE
+from tailrace_statistics.reference import Reference
 from tailrace_testing import Broker, OwnBroker, eventually
 
 KEY = b"a key for tests, 32 bytes or more"
 SPEC = rain_spec()
+TENSORS = [
+    {"name": name, "datatype": "BYTES" if name == "sky" else "FP64", "shape": [1], "data": [value]}
+    for name, value in RAIN.items()
+]
 
 
 def network(spec: ModelSpec, bias: float = 0.0) -> bytes:
@@ -225,6 +231,39 @@ async def test_real_client_real_artefacts_real_topic(site: Site) -> None:
     assert event.served is not None
     assert event.served.version == 1
     assert [(each.arm, each.version, each.revision) for each in event.shadows] == [("shadow", 2, 4)]
+
+
+async def test_why_a_real_model_answered_is_on_its_topic(site: Site) -> None:
+    """If it failed, a decision could not be explained later as it was."""
+    spec = rain_spec(serving={"explanations": {"sample": 1}})
+    learner, given = await site.artefact(river(spec), RIVER), await site.artefact(network(spec, 1.0), ONNX)
+    rows = [{**RAIN, "humidity": float(number)} for number in range(150)]
+    reference = await site.artefact(Reference.build(spec, rows).to_bytes(), REFERENCE)
+    versions = [versioned(1, learner, revision=4), versioned(2, given), versioned(3, given)]
+    versions[2] = versions[2].model_copy(update={"reference": reference})
+    await site.publish(applied(spec), *versions, deployed(1, shadows=(2, 3)))
+    async with running(site) as (_, client):
+        live = await asked(client, "live")
+        answer = await client.post("/v1/models/rain/explain", json={"features": RAIN, "prediction_id": "asked"})
+        path = "/v2/models/rain/versions/{}/explain"
+        body = {"inputs": TENSORS, "parameters": {"prediction_id": "third"}}
+        refused = await client.post(path.format(2), json=body)
+        third = await client.post(path.format(3), json=body)
+    assert (refused.status_code, refused.json()["error"][:42]) == (409, "the version has no reference rows to expla")
+    assert third.json()["parameters"]["reference_sha256"] == reference.sha256
+    assert third.json()["parameters"]["reference_rows"] == 100
+    await eventually(lambda: len(site.predictions) == 3)
+    told = site.predictions["asked"].explanation
+    assert told is not None
+    assert answer.json()["explanation"] == told.model_dump()
+    assert (told.method, told.scale, told.reference_rows) == ("linear-exact", "log-odds", 50)
+    assert told.base_value + sum(told.contributions.values()) == pytest.approx(told.output, rel=1e-9)
+    assert 1 / (1 + math.exp(-told.output)) == pytest.approx(answer.json()["probability"], rel=1e-9)
+    drawn = site.predictions["live"]
+    assert drawn.served is not None
+    assert drawn.served.probability == live["probability"]
+    assert drawn.explanation == told
+    assert [each.version for each in drawn.shadows] == [2, 3]
 
 
 async def test_how_versions_answered_is_told_on_its_topic(site: Site) -> None:

@@ -43,6 +43,7 @@ COMMANDS: Commands = {
     "mutes": alerts.list_mutes,
     "send": events.send,
     "coverage": events.coverage,
+    "explanation": events.explanation,
 }
 """In the order of `tailrace --help`."""
 

@@ -10,6 +10,7 @@ It is known by that digest, so that importing it twice makes one version.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +19,16 @@ from typing import Any, NamedTuple
 import yaml
 
 from tailrace_cli.connection import CommandError, Connection
+from tailrace_cli.referencing import reference_of
 from tailrace_cli.state import known
 from tailrace_client import AsyncPublisher
-from tailrace_contracts.events import CandidateTrained, Lineage, SpecApplied, VersionChanged
+from tailrace_contracts.events import CandidateTrained, ClaimCheck, Lineage, SpecApplied, VersionChanged
 from tailrace_contracts.ranges import LogRanges
 from tailrace_contracts.spec import ModelSpec, NumericalFeature
 from tailrace_models import ONNX, ArtefactError, column_names, load
 from tailrace_runtime.errors import TailraceError
 from tailrace_runtime.objects import ObjectStore
+from tailrace_statistics.reference import MEDIA_TYPE as REFERENCE
 
 ANSWER_SECONDS = 30.0
 _FLOAT = 1  # onnx.TensorProto.FLOAT
@@ -39,8 +42,10 @@ class Found(NamedTuple):
     parameters: dict[str, Any]
 
 
-async def offer(connection: Connection, model: str, path: Path, output: str = "") -> VersionChanged:
-    """Offer the model at `path` as a version of `model`, and wait for the registry to number it.
+async def offer(
+    connection: Connection, model: str, path: Path, output: str = "", reference: Path | None = None
+) -> VersionChanged:
+    """Offer the model at `path` as a version of `model`, with reference rows, and wait for the registry to number it.
 
     Raises CommandError: no such model, not a graph that fits its spec, or nobody answers.
     """
@@ -50,22 +55,33 @@ async def offer(connection: Connection, model: str, path: Path, output: str = ""
         raise CommandError(msg)
     found = located(path)
     data = await asyncio.to_thread(fitted, found.graph, applied.spec, output)
+    rows = await asyncio.to_thread(reference_of, reference, applied.spec) if reference else None
     try:
-        claim = await ObjectStore.from_url(connection.object_store).put_artefact(data, ONNX)
+        objects = ObjectStore.from_url(connection.object_store)
+        claim = await objects.put_artefact(data, ONNX)
+        beside = await objects.put_artefact(rows, REFERENCE) if rows else None
     except TailraceError as error:
         raise CommandError(str(error)) from None
     candidate = CandidateTrained(
-        run_id=f"import-{claim.sha256[:32]}",
+        run_id=_run_id(claim, beside),
         model=model,
         learner="imported",
         continual=False,
         artefact=claim,
+        reference=beside,
         lineage=_lineage(applied, found.parameters),
         time=datetime.now(UTC),
     )
     async with AsyncPublisher(connection.bootstrap, topic_prefix=connection.topic_prefix, source="/cli") as publisher:
         await publisher.publish("candidate-trained", model, candidate)
     return await _numbered(connection, model, candidate.run_id)
+
+
+def _run_id(artefact: ClaimCheck, reference: ClaimCheck | None) -> str:
+    """The same model with the same reference is the same version."""
+    if reference is None:
+        return f"import-{artefact.sha256[:32]}"
+    return f"import-{hashlib.sha256((artefact.sha256 + reference.sha256).encode()).hexdigest()[:32]}"
 
 
 def _lineage(applied: SpecApplied, parameters: dict[str, Any]) -> Lineage:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tailrace_cli import sending
+from tailrace_cli import explanations, sending
 from tailrace_cli.commands.options import AsJson, Model
 from tailrace_cli.connection import run
 from tailrace_cli.output import complain, out, say, show
 from tailrace_cli.state import coverage as covered
+from tailrace_contracts.events import PredictionMade
 
 MOST_NAMED = 10
 
@@ -38,6 +39,36 @@ def send(
             complain("refused", f"{more} more (--json names them all)")
     if result.refused:
         raise typer.Exit(1)
+
+
+def explanation(
+    prediction_id: Annotated[str, typer.Argument(help="As the answer said, or as the caller named it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a prediction as it was recorded, and what each feature contributed, where it was explained."""
+    event = run(lambda to: explanations.recorded(to, prediction_id))
+    if as_json:
+        out.print_json(event.model_dump_json())
+        return
+    say(_answer(event))
+    if event.explanation is None:
+        say("it was not explained: not asked for, and not drawn for the sample (`serving.explanations` of the spec)")
+    else:
+        say(explanations.told(event.explanation))
+    show(explanations.lines(event), as_json=False, empty="no features")
+
+
+def _answer(event: PredictionMade) -> str:
+    served = event.served
+    if served is None:
+        return f"{event.prediction_id} of model {event.model} at {event.time:%Y-%m-%d %H:%M:%S}: not answered"
+    probability = "" if served.probability is None else f" with probability {served.probability:.6g}"
+    version = "" if served.version is None else f" version {served.version}"
+    revision = "" if served.revision is None else f".{served.revision}"
+    return (
+        f"{event.prediction_id} of model {event.model} at {event.time:%Y-%m-%d %H:%M:%S}:"
+        f" {served.prediction}{probability}, by {served.arm}{version}{revision}"
+    )
 
 
 def coverage(

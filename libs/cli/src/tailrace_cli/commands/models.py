@@ -32,11 +32,17 @@ def import_model(
     output: Annotated[
         str, typer.Option(help="The graph's output that is the answer, where it has several (default: found out).")
     ] = "",
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows that it was trained on (CSV, Parquet, JSON lines): explanations and drift start there."
+        ),
+    ] = None,
 ) -> None:
     """Offer a model that was trained elsewhere as a version; the registry treats it as it treats any other candidate."""
     from tailrace_cli.importing import offer
 
-    version = run(lambda to: offer(to, model, path, output))
+    version = run(lambda to: offer(to, model, path, output, reference))
     say(f"imported as version {version.version} of {model} ({version.stage}), artefact {version.artefact.sha256[:12]}")
 
 
