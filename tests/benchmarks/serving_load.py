@@ -101,7 +101,8 @@ async def swaps(arguments: argparse.Namespace) -> None:
     async with serving() as made:
         url = made.base + INFER
         claims = [await made.site.artefact(logistic(version), ONNX) for version in range(2, 6)]
-        told(await wrk("without swaps", url, TENSORS, made.pid, min(30, arguments.seconds)))
+        without = [await wrk("without swaps", url, TENSORS, made.pid, min(30, arguments.seconds))]
+        told(without[0])
         count = 0
 
         async def swapping() -> None:
@@ -116,16 +117,24 @@ async def swaps(arguments: argparse.Namespace) -> None:
                 await asyncio.sleep(2)
 
         task = asyncio.create_task(swapping())
-        told(await wrk("a swap every 2 s", url, TENSORS, made.pid, arguments.seconds))
+        during = await wrk("a swap every 2 s", url, TENSORS, made.pid, arguments.seconds)
+        told(during)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        told(await wrk("without swaps", url, TENSORS, made.pid, min(30, arguments.seconds)))
+        without.append(await wrk("without swaps", url, TENSORS, made.pid, min(30, arguments.seconds)))
+        told(without[1])
         async with httpx.AsyncClient(base_url=made.base) as client:
             metrics = (await client.get("/metrics")).text
             await captured(client)
         done = next(line for line in metrics.splitlines() if line.startswith("tailrace_swaps_total{"))
         print(f"{count} versions deployed, {done}")
+        least = min(each.p99_ms for each in without)
+        print(
+            f"{during.errors} failed; p99 is {during.p99_ms / least:.2f} of the better one without swaps (wanted: 0; 1.5 at most)"
+        )
+        if during.errors or during.p99_ms > 1.5 * least:
+            sys.exit(1)
 
 
 async def models(arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from tailrace_runtime.errors import RangeUnavailable
 from tailrace_runtime.log import read_ranges
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.records import Record
-from tests.chaos.truth import Logs, Row
+from tests.chaos.readout import Logs, Row
 
 ARCHIVED = ("predictions", "labelled-examples")
 

@@ -23,7 +23,8 @@ from tests.chaos.archive import archived_through, read_back
 from tests.chaos.load import Load, spec
 from tests.chaos.points import points
 from tests.chaos.processes import Member
-from tests.chaos.truth import Readout, Row, verdict
+from tests.chaos.readout import Readout, Row
+from tests.chaos.truth import READ, verdict
 from tests.chaos.worker import Point
 
 READY_SECONDS, STRIKE_SECONDS, END_SECONDS = 120, 120, 300
@@ -143,7 +144,7 @@ class Scenario:
         self.load.hurry.set()
         await loading
         self.say(f"{self.load.sent} events published; waiting for the end of the work")
-        async with Readout(self.deployment.settings) as readout:
+        async with Readout(self.deployment.settings, READ) as readout:
             rows = await self._settled(readout)
             for member in self.everyone:
                 await member.told_to_stop()
@@ -183,12 +184,3 @@ async def run(scenario: Scenario, groups: Mapping[str, int], strike: Callable[[]
             loading.cancel()
     finally:
         await scenario.clean_up()
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The verdict as text."""
-    lines = [f"{'what':32}{'expected':>12}{'found':>12}"]
-    for row in rows:
-        lines.append(f"{row.what:32}{row.expected:>12,}{row.found:>12,}  {'' if row.holds else 'DIFFERS'}".rstrip())
-        lines += [f"    {each}" for each in row.differences]
-    return "\n".join(lines)

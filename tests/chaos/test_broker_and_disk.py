@@ -12,7 +12,8 @@ from tailrace_ingestion.testing import Deployment
 from tailrace_testing import Broker, OwnBroker, eventually
 from tests.chaos.load import Load, Script
 from tests.chaos.points import ROLES
-from tests.chaos.scenario import Scenario, run, settings_for, table
+from tests.chaos.readout import table
+from tests.chaos.scenario import Scenario, run, settings_for
 
 
 @pytest.mark.timeout(600)

@@ -10,7 +10,8 @@ from tailrace_ingestion.testing import Deployment
 from tailrace_testing import Broker
 from tests.chaos.load import Load, Script
 from tests.chaos.points import BEFORE_ACK, BEFORE_COMMIT, IN_REBALANCE, IN_RECOVERY, ROLES, ZOMBIE, points
-from tests.chaos.scenario import Scenario, run, settings_for, table
+from tests.chaos.readout import table
+from tests.chaos.scenario import Scenario, run, settings_for
 
 ALL = ",".join(ROLES)
 CHOSEN = [

@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from tailrace_contracts.catalogue import topics
 from tailrace_contracts.events import (
     EventParked,
     ExampleLabelled,
@@ -22,10 +19,10 @@ from tailrace_contracts.events import (
     PredictionMade,
     WindowSummarised,
 )
-from tailrace_ingestion.settings import IngestionSettings
 from tailrace_runtime.highwater import HighWater
 from tailrace_runtime.records import Record
 from tests.chaos.load import spec, window_of
+from tests.chaos.readout import Logs, Row
 
 READ = (
     "prediction-events",
@@ -39,58 +36,6 @@ READ = (
 REMEMBERED = 2_000
 """Identities that a reader of examples remembers: as many as the online learner does."""
 _MAX_WIND = 200.0
-
-Logs = Mapping[str, Mapping[int, Sequence[Record]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the verdict: what was expected, what was found, and the first few places where they differ."""
-
-    what: str
-    expected: int
-    found: int
-    differences: tuple[str, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing is lost and nothing doubled."""
-        return self.expected == self.found and not self.differences
-
-
-class Readout:
-    """Topics, read to their present ends and kept."""
-
-    def __init__(self, settings: IngestionSettings, names: Sequence[str] = READ) -> None:
-        self.logs: dict[str, dict[int, list[Record]]] = {name: defaultdict(list) for name in names}
-        self._settings = settings
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        self._partitions = [
-            TopicPartition(settings.topic(name), number)
-            for name in names
-            for number in range(topics()[name].partitions)
-        ]
-
-    async def __aenter__(self) -> Self:
-        await self._consumer.start()
-        self._consumer.assign(self._partitions)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
-
-    async def catch_up(self) -> Logs:
-        """Read on to the ends."""
-        ends = await self._consumer.end_offsets(self._partitions)
-        while any([await self._consumer.position(each) < end for each, end in ends.items()]):
-            for place, batch in (await self._consumer.getmany(timeout_ms=100)).items():
-                name = self._settings.name(place.topic)
-                self.logs[name][place.partition] += [
-                    Record(name, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in batch
-                ]
-        return self.logs
 
 
 @dataclass(slots=True)

@@ -1,9 +1,10 @@
-"""The ingestion service as a process that dies, or falls asleep, at a named point.
+"""A service as a process that dies, or falls asleep, at a named point: `python worker.py [SERVICE]`, else ingestion.
 
 The point is a moment in the process's talk with Kafka: just before a request is written, or just after its answer has
 come and before the process has seen it. That names every moment that matters (an effect without its commit, a record
 without its acknowledgement, a recovery, a rebalance) for every client in the process, the stream framework's own too,
-without a word in the product. TAILRACE_CHAOS has it as JSON; without it this is the service and nothing else.
+without a word in the product. A swap is named by its load of an artefact instead (`LOAD`). TAILRACE_CHAOS has the point as
+JSON; without it this is the service and nothing else.
 
 TAILRACE_CHAOS_FILE_BYTES makes the disk full: no file of the process may grow beyond it.
 """
@@ -14,15 +15,16 @@ import json
 import os
 import resource
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 from aiokafka.conn import AIOKafkaConnection
 
-from tailrace_ingestion import app
-from tailrace_ingestion.main import HTTP_IN, TOPICS_IN
-from tailrace_runtime.service import main
+LOAD = "ArtefactLoad"
+"""The request of a point that is no request: serving loads an artefact, for a swap."""
 
 VARIABLE, FILE_BYTES = "TAILRACE_CHAOS", "TAILRACE_CHAOS_FILE_BYTES"
 
@@ -57,8 +59,10 @@ class Trap:
         """Whether this is the request."""
         if self._left <= 0 or type(request).__name__ != self._point.request:
             return False
-        if self._point.about not in words(client, vars(request)):
-            return False
+        return self._point.about in words(client, vars(request)) and self.counts()
+
+    def counts(self) -> bool:
+        """One more of the kind; whether it is the one."""
         self._left -= 1
         return self._left == 0
 
@@ -76,7 +80,33 @@ def words(client: str, fields: Mapping[str, Any]) -> str:
 
 
 def arm(point: Point) -> None:
-    """Let every connection of this process pass through the trap."""
+    """Let every connection of this process pass through the trap, or every load of an artefact."""
+    if point.request == LOAD:
+        arm_loads(point)
+    else:
+        arm_requests(point)
+
+
+def arm_loads(point: Point) -> None:
+    """The `count`-th artefact is the last one."""
+    from tailrace_serving.adapters.artefacts import StoredArtefacts
+
+    trap, load = Trap(point), StoredArtefacts.load
+
+    async def loaded(self: Any, *given: Any) -> Any:
+        strikes = trap.counts()
+        if strikes and point.when == "before":
+            trap.strike()
+        found = await load(self, *given)
+        if strikes:
+            trap.strike()
+        return found
+
+    setattr(StoredArtefacts, "load", loaded)  # noqa: B010 - what a subclass would do, had we a say in which is made
+
+
+def arm_requests(point: Point) -> None:
+    """The `count`-th request of the kind is the last one."""
     trap, send = Trap(point), AIOKafkaConnection.send
 
     def sent(self: Any, request: Any, expect_response: bool = True) -> Any:  # the library's signature
@@ -100,4 +130,4 @@ if __name__ == "__main__":
         arm(Point(**json.loads(os.environ[VARIABLE])))
     if FILE_BYTES in os.environ:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ[FILE_BYTES]),) * 2)
-    main(lambda: app.create_service(HTTP_IN, TOPICS_IN))
+    import_module(f"tailrace_{sys.argv[1] if len(sys.argv) > 1 else 'ingestion'}.main").run()
