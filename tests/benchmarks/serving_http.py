@@ -23,9 +23,10 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from services.serving.tests.test_serving_live import KEY, Site, free_port, network, until_ready
+from services.serving.tests.test_serving_live import KEY, Site, network, until_ready
 from tailrace_contracts import ModelSpec, parse_spec
 from tailrace_contracts.spec import OnlineLearner
+from tailrace_local import free_port
 from tailrace_models import ONNX, RIVER, RiverModel
 from tailrace_serving import testing
 

@@ -25,9 +25,9 @@ from typing import NamedTuple
 import httpx
 import uvloop
 
-from services.serving.tests.test_serving_live import Site, free_port, until_ready
+from services.serving.tests.test_serving_live import Site, until_ready
 from tailrace_contracts.events import Event, InferenceAnswered, InferenceRequested
-from tailrace_local import EmbeddedKafka
+from tailrace_local import EmbeddedKafka, free_port
 from tailrace_models import ONNX
 from tailrace_runtime.follower import Follower
 from tailrace_runtime.records import Record, outgoing

@@ -34,7 +34,8 @@ import psutil
 import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
-from services.serving.tests.test_serving_live import Site, free_port, until_ready
+from services.serving.tests.test_serving_live import Site, until_ready
+from tailrace_local import free_port
 from tailrace_models import ONNX
 from tailrace_serving import testing
 from tests.benchmarks.serving_http import NAMES, eight_features

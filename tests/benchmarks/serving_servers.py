@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from services.serving.tests.test_serving_live import free_port
+from tailrace_local import free_port
 from tests.benchmarks.serving_peers import TENSORS, answers, isolated, process, wrk
 
 APPLICATION = """

@@ -45,7 +45,7 @@ class Outage:
         async with Site(self.kafka.bootstrap, f"{self.kind}-", self.folder) as site:
             await site._follower.stop()
             await site.champion()
-            serving = _serving(site)
+            serving = site.process(TAILRACE_LOG_LEVEL="error")
             serving.start()
             try:
                 await eventually(serving.ready, seconds=READY_SECONDS)
@@ -105,16 +105,6 @@ class Outage:
             Row("published, as serving counts it", int(captured), len(published)),
             Row("published that nobody was told of", 0, len(published - caller.answered)),
         ]
-
-
-def _serving(site: Site) -> ServiceProcess:
-    environment = {
-        **site.environment(0),
-        "TAILRACE_STATE_DIR": str(site.folder / "state"),
-        "TAILRACE_LOG_LEVEL": "error",
-    }
-    del environment["TAILRACE_PORT"]
-    return ServiceProcess("serving", ["-m", "tailrace_serving.main"], site.folder / "serving.log", **environment)
 
 
 async def _watch(phase: Phase, pid: int) -> None:

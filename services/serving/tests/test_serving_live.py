@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -46,7 +42,7 @@ from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import RAIN, applied, deployed, rain_spec, versioned
 from tailrace_statistics.reference import MEDIA_TYPE as REFERENCE
 from tailrace_statistics.reference import Reference
-from tailrace_testing import Broker, OwnBroker, eventually
+from tailrace_testing import Broker, OwnBroker, ServiceProcess, eventually
 
 KEY = b"a key for tests, 32 bytes or more"
 SPEC = rain_spec()
@@ -106,6 +102,7 @@ class Site:
         self.predictions: dict[str, PredictionMade] = {}
         self.times_published = 0
         self._follower = Follower(self.settings, TOPIC_OUT, self._note)
+        self._processes: list[ServiceProcess] = []
 
     async def __aenter__(self) -> Self:
         """Create the topics and listen to what serving publishes."""
@@ -115,7 +112,9 @@ class Site:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Disconnect."""
+        """Disconnect, and leave no process behind."""
+        for process in self._processes:
+            process.kill()
         await self._follower.stop()
         await self.producer.stop()
 
@@ -124,16 +123,29 @@ class Site:
         self.times_published += 1
         self.predictions[event.prediction_id] = event
 
-    def environment(self, port: int) -> dict[str, str]:
-        """What a process of this deployment is started with."""
+    def environment(self, port: int | None = None) -> dict[str, str]:
+        """What a process of this deployment is started with; with a port, beside everything that this process has."""
+        given = {} if port is None else {**os.environ, "TAILRACE_PORT": str(port)}
         return {
-            **os.environ,
+            **given,
             "TAILRACE_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
             "TAILRACE_TOPIC_PREFIX": self.settings.topic_prefix,
             "TAILRACE_OBJECT_STORE": self.settings.object_store,
             "TAILRACE_SIGNING_KEY_FILE": str(self.settings.signing_key_file),
-            "TAILRACE_PORT": str(port),
         }
+
+    def process(self, **settings: str) -> ServiceProcess:
+        """A process of this deployment, under a name of its own; not started yet."""
+        name = f"serving-{len(self._processes)}"
+        given = {
+            **self.environment(),
+            "TAILRACE_INSTANCE": name,
+            "TAILRACE_STATE_DIR": str(self.folder / name),
+            **settings,
+        }
+        made = ServiceProcess(name, ["-m", "tailrace_serving.main"], self.folder / f"{name}.log", **given)
+        self._processes.append(made)
+        return made
 
     async def publish(self, *events: SpecApplied | VersionChanged | DeploymentChanged) -> None:
         """Say what the registry would say."""
@@ -439,31 +451,24 @@ def outcome(service: Service, name: str) -> float:
 async def test_terminated_under_load_answers_and_publishes_what_it_took(site: Site) -> None:
     """If it failed, every rolling update would lose requests, or predictions that were answered."""
     await site.champion()
-    port = free_port()
-    command = [sys.executable, "-m", "tailrace_serving.main"]
-    process = await asyncio.create_subprocess_exec(*command, env=site.environment(port), stderr=subprocess.DEVNULL)
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            await until_ready(client)
-            answered: list[str] = []
+    process = site.process()
+    process.start()
+    async with connected(process) as client:
+        await until_ready(client)
+        answered: list[str] = []
 
-            async def ask(worker: int) -> None:
-                for number in range(100_000):
-                    try:
-                        answer = await asked(client, f"{worker}-{number}")
-                    except httpx.TransportError:
-                        return
-                    answered.append(answer["prediction_id"])
+        async def ask(worker: int) -> None:
+            for number in range(100_000):
+                try:
+                    answer = await asked(client, f"{worker}-{number}")
+                except httpx.TransportError:
+                    return
+                answered.append(answer["prediction_id"])
 
-            workers = [asyncio.create_task(ask(worker)) for worker in range(3)]
-            await eventually(lambda: len(answered) > 100)
-            process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 20) == 0
-            await asyncio.gather(*workers)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        workers = [asyncio.create_task(ask(worker)) for worker in range(3)]
+        await eventually(lambda: len(answered) > 100)
+        assert await process.told_to_stop(20) == 0
+        await asyncio.gather(*workers)
     await eventually(lambda: set(answered) <= set(site.predictions))
 
 
@@ -502,14 +507,17 @@ async def test_lying_lengths_on_the_wire(site: Site) -> None:
 async def test_rolling_restart_loses_no_request(site: Site) -> None:
     """If it failed, every rolling update would cost its callers some requests."""
     await site.champion()
-    ports = [free_port(), free_port()]
+    processes = [site.process(TAILRACE_DRAIN_SECONDS="6") for _ in range(2)]
     answered: list[str] = []
     failures: list[str] = []
     over = asyncio.Event()
 
     async with AsyncExitStack() as stack:
-        processes = [await stack.enter_async_context(process_of(site, port)) for port in ports]
-        balancer = Balancer([await stack.enter_async_context(connected(port)) for port in ports])
+        clients = [await stack.enter_async_context(connected(process)) for process in processes]
+        for process, client in zip(processes, clients, strict=True):
+            process.start()
+            await until_ready(client)
+        balancer = Balancer(clients)
 
         async def ask(worker: int) -> None:
             number = 0
@@ -520,12 +528,12 @@ async def test_rolling_restart_loses_no_request(site: Site) -> None:
 
         watcher = asyncio.create_task(balancer.watch(over))
         workers = [asyncio.create_task(ask(worker)) for worker in range(4)]
-        for index, port in enumerate(ports):
+        for process, client in zip(processes, clients, strict=True):
             until = len(answered) + 100
             await eventually(lambda until=until: len(answered) > until)  # type: ignore[misc]  # bound at once
-            processes[index].send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(processes[index].wait(), 60) == 0
-            await stack.enter_async_context(process_of(site, port))
+            assert await process.told_to_stop(60) == 0
+            process.start()
+            await until_ready(client)
         until = len(answered) + 100
         await eventually(lambda: len(answered) > until)
         over.set()
@@ -569,30 +577,6 @@ async def _ready(client: httpx.AsyncClient) -> bool:
         return False
 
 
-@asynccontextmanager
-async def process_of(site: Site, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The service as a process of its own, ready."""
-    command = [sys.executable, "-m", "tailrace_serving.main"]
-    environment = {**site.environment(port), "TAILRACE_DRAIN_SECONDS": "6", "TAILRACE_INSTANCE": str(port)}
-    process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        async with connected(port) as client:
-            await until_ready(client)
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-def connected(port: int) -> httpx.AsyncClient:
-    """A client of the process on this port."""
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def connected(process: ServiceProcess) -> httpx.AsyncClient:
+    """A client of this process."""
+    return httpx.AsyncClient(base_url=process.base)

@@ -11,7 +11,7 @@ import pytest
 from services.serving.tests.test_serving_live import SPEC, Site, network, river
 from tailrace_models import ONNX, RIVER
 from tailrace_serving.testing import RAIN, applied, deployed, versioned
-from tailrace_testing import Broker, ServiceProcess, eventually
+from tailrace_testing import Broker, eventually
 
 QUESTIONS = 40
 
@@ -23,11 +23,9 @@ async def site(kafka: Broker, tmp_path: Path) -> AsyncIterator[Site]:
         yield made
 
 
-async def answers(site: Site, disk: Path) -> list[bytes]:
-    """What a new process with this disk answers to always the same questions; then it is killed."""
-    environment = {**site.environment(0), "TAILRACE_STATE_DIR": str(disk)}
-    del environment["TAILRACE_PORT"]
-    process = ServiceProcess("serving", ["-m", "tailrace_serving.main"], site.folder / "serving.log", **environment)
+async def answers(site: Site) -> list[bytes]:
+    """What a new process with a disk of its own answers to always the same questions; then it is killed."""
+    process = site.process()
     process.start()
     try:
         await eventually(process.ready, seconds=60)
@@ -50,7 +48,7 @@ async def test_a_new_process_with_an_empty_disk_gives_the_same_bytes(site: Site)
     shadow = await site.artefact(network(SPEC, -1.0), ONNX)
     await site.publish(applied(SPEC), versioned(1, champion), versioned(2, canary, revision=4), versioned(3, shadow))
     await site.publish(deployed(3), deployed(1, canary=(2, 40), shadows=(3,), sequence=2))
-    first = await answers(site, site.folder / "one")
-    again = await answers(site, site.folder / "two")
+    first = await answers(site)
+    again = await answers(site)
     assert first == again
     assert {b'"version":1' in each for each in first[:QUESTIONS]} == {True, False}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.serving.tests.test_serving_live import Site, free_port
+from services.serving.tests.test_serving_live import Site
 from tailrace_contracts.events import Event, InferenceAnswered, InferenceRequested, PredictionMade
 from tailrace_runtime.errors import DeliveryFailed, RetryLater
 from tailrace_runtime.follower import Follower
@@ -278,13 +274,6 @@ async def send(site: Site, *ids: str) -> None:
     await site.producer.send_all([outgoing(each, "inference-requests", each.request_id) for each in made])
 
 
-async def started(site: Site) -> asyncio.subprocess.Process:
-    """The service as a process."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tailrace_serving.main", env=site.environment(free_port()), stderr=subprocess.DEVNULL
-    )
-
-
 @pytest.mark.timeout(240)
 async def test_sigkill_under_load_answers_each_request_once(site: Site) -> None:
     """If it failed, every crash would leave callers without an answer, or with two that differ."""
@@ -292,21 +281,20 @@ async def test_sigkill_under_load_answers_each_request_once(site: Site) -> None:
     answers = Answers(site)
     await answers.follower.start()
     sent: list[str] = []
-    process = await started(site)
+    process = site.process()
+    process.start()
     try:
         for life in range(3):
             until = len(answers.all) + 20
             sent.extend(f"{life}-{number}" for number in range(150))
             await send(site, *sent[-150:])
             await eventually(lambda until=until: len(answers.all) >= until, 60)  # type: ignore[misc]  # bound at once
-            process.send_signal(signal.SIGKILL)
-            await process.wait()
-            process = await started(site)
+            process.kill()
+            process.start()
         await eventually(lambda: {each.request_id for each in answers.all} == set(sent), 60)
         await eventually(lambda: set(site.predictions) == set(sent), 60)
     finally:
-        process.terminate()
-        await process.wait()
+        await process.told_to_stop()
         await answers.follower.stop()
     assert len(answers.all) == len(sent)
     for reply in answers.all:
