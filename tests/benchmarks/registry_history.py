@@ -1,13 +1,16 @@
-"""How quickly the registry says who answered at a moment, of a model with many versions.
+"""How quickly the registry says who answered at a moment, and decides, of a model with many versions.
 
     uv run python -m tests.benchmarks.registry_history --versions 100000
 
-A real PostgreSQL is filled with versions that each were champion once; then the HTTP API is asked for moments chosen at
-random, one request after the other. The figure is the time of a request, in milliseconds.
+A real PostgreSQL is filled with versions that each were champion once; the newest is champion, the one before in shadow.
+Then the HTTP API is asked for moments chosen at random, one request after the other. The figure is the time of a
+request, in milliseconds. Last, the registry reads comparisons and commands, each a record with a transaction of its own,
+as its consumer does: an undecided comparison, a promotion of an old version, a rollback.
 """
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import tempfile
@@ -17,15 +20,20 @@ from pathlib import Path
 
 import httpx
 
-from tailrace_contracts.events import DeploymentChanged, SpecApplied
+from tailrace_contracts.events import DeploymentChanged, Event, PromoteVersion, RollbackModel, SpecApplied
 from tailrace_local import EmbeddedPostgres
-from tailrace_registry.adapters.postgres import PostgresShelf
+from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
+from tailrace_registry.adapters.rows import topics_out
+from tailrace_registry.app import batch_handlers
 from tailrace_registry.domain.rollout import version_of
 from tailrace_registry.http import create_api
-from tailrace_registry.testing import NOON, a_candidate, a_desk, a_spec
+from tailrace_registry.main import TOPICS_IN, TOPICS_OUT
+from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_desk, a_spec
 from tailrace_runtime.database import Database, provision
+from tailrace_runtime.testing import FixedClock, record
 
 REQUESTS = 500
+DECISIONS = 20
 
 
 async def fill(database: Database, count: int) -> None:
@@ -49,6 +57,13 @@ async def fill(database: Database, count: int) -> None:
             version.model_dump_json(),
             count,
         )
+        for number, stage in ((count, "champion"), (count - 1, "shadow")):
+            await sql.execute(
+                "update versions set stage = $2, event = jsonb_set(event, '{stage}', to_jsonb($2::text)) where version = $1",
+                number,
+                stage,
+            )
+        await sql.execute("update models set predecessors = array(select generate_series(1, $1::integer))", count - 1)
         await sql.execute(
             """
             insert into deployments (model, sequence, event, announced_at)
@@ -76,6 +91,27 @@ async def asked(api: httpx.AsyncClient, path: str, count: int, moments: random.R
     return spent
 
 
+async def decided(database: Database, count: int) -> dict[str, list[float]]:
+    """Milliseconds of each decision, by what was decided."""
+    clock = FixedClock(NOON)
+    handlers = batch_handlers(TOPICS_IN, PostgresBooks(database, topics_out(TOPICS_OUT)), clock)
+    spent: dict[str, list[float]] = {"an undecided comparison": [], "a promotion": [], "a rollback": []}
+
+    async def read(what: str, topic: str, event: Event, offset: int) -> None:
+        began = time.perf_counter()
+        await handlers[topic]([record(event, topic, offset=offset)])
+        spent[what].append((time.perf_counter() - began) * 1000)
+
+    for step in range(DECISIONS):
+        compared = a_comparison(count - 1, count, "undecided", evaluation_id=f"e-{step}")
+        await read("an undecided comparison", "evaluations", compared, step)
+    for step in range(DECISIONS):
+        promote = a_command(PromoteVersion(version=7 + step), command_id=f"p-{step}")
+        await read("a promotion", "registry-commands", promote, 2 * step)
+        await read("a rollback", "registry-commands", a_command(RollbackModel(), command_id=f"r-{step}"), 2 * step + 1)
+    return spent
+
+
 async def run(count: int) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder) / "postgres") as postgres:
@@ -85,7 +121,14 @@ async def run(count: int) -> None:
         transport = httpx.ASGITransport(create_api(PostgresShelf(database), a_desk()))
         async with httpx.AsyncClient(transport=transport, base_url="http://registry") as api:
             spent = await asked(api, "/v1/models/rain/deployments", count, random.Random(7))
+            began = time.perf_counter()
+            (await api.get("/v1/models/rain")).raise_for_status()
+            page = (time.perf_counter() - began) * 1000
+        decisions = await decided(database, count)
         await database.stop()
+    print(f"load average {os.getloadavg()[0]:.1f}; the model's own page took {page:.0f} ms")
+    for what, each in decisions.items():
+        print(f"{what}: median {statistics.median(each):.1f} ms, slowest {max(each):.1f} ms of {len(each)}")
     cuts = statistics.quantiles(spent, n=100)
     print(
         f"{count:,} versions, {REQUESTS} moments: p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms, p99 {cuts[98]:.1f} ms"

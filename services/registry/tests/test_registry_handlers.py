@@ -84,8 +84,7 @@ class Desk:
 
     async def stages(self) -> dict[int, str]:
         """Each version of `rain` with its stage."""
-        model = await self.shelf.model("rain")
-        return {number: version.stage for number, version in sorted(model.versions.items())} if model else {}
+        return {each.version: each.stage for each in reversed(await self.shelf.versions("rain"))}
 
     async def answer(self, command_id: str) -> AuditRecorded:
         """The one answer to a command."""
@@ -153,6 +152,24 @@ async def test_spec_is_applied_counted_and_answered(desk: Desk) -> None:
 async def applied(desk: Desk, **parts: Any) -> None:
     """A model with a spec."""
     await desk.tell("registry-commands", a_command(ApplySpec(spec=a_spec(**parts)), command_id="apply"))
+
+
+async def test_a_decision_reads_few_of_many_versions(desk: Desk) -> None:
+    """A model that has been trained a hundred thousand times would take seconds for each comparison, or lose count."""
+    await applied(desk)
+    await desk.tell("candidate-trained", *(a_candidate(f"run-{number}") for number in range(1, 8)))
+    model = await desk.shelf.model("rain")
+    assert model is not None
+    assert (sorted(model.versions), model.newest) == ([1, 7], 7)
+    await desk.tell("candidate-trained", a_candidate("run-3"), a_candidate("run-8"))
+    assert (await desk.stages())[8] == "shadow"
+    await desk.tell("registry-commands", a_command(PromoteVersion(version=3), command_id="old", reason="it was good"))
+    assert (await desk.answer("old")).outcome == "done"
+    await desk.tell("registry-commands", a_command(PromoteVersion(version=9), command_id="none"))
+    assert (await desk.answer("none")).reason == "rain has no version 9; its versions are 1 to 8"
+    await desk.tell("registry-commands", a_command(RollbackModel(), command_id="back"))
+    stages = await desk.stages()
+    assert (stages[1], stages[3], len(stages)) == ("champion", "rolled-back", 8)
 
 
 async def test_candidate_goes_all_the_way(desk: Desk) -> None:

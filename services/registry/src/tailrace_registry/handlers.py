@@ -22,7 +22,7 @@ from tailrace_contracts.events import (
     TrainingProgressed,
 )
 from tailrace_contracts.spec import SpecError, parse_spec
-from tailrace_registry.domain.commands import first_spec, obey, unknown_model
+from tailrace_registry.domain.commands import first_spec, named_by, obey, unknown_model
 from tailrace_registry.domain.facts import announce, chained, effect_entry, effect_id, refusal, unreadable
 from tailrace_registry.domain.model import Decision, Model
 from tailrace_registry.domain.rollout import compare, heed, register, revised
@@ -37,7 +37,7 @@ async def obey_command(issued: CommandIssued, entry: Entry, now: datetime) -> No
     """Do what a person or a tool asks, or refuse; either way the audit entry with its id is the answer."""
     if isinstance(issued.command, ApplySpec):
         await entry.found(issued.model)
-    model = await entry.model(issued.model)
+    model = await entry.model(issued.model, named_by(issued.command))
     if await entry.answered(issued.command_id):
         return
     if model is not None:
@@ -92,7 +92,7 @@ def _fault_of(document: dict[str, Any]) -> str:
 async def register_candidate(candidate: CandidateTrained, entry: Entry, now: datetime) -> None:
     """Give a trained artefact its number and its first stage."""
     model = await _known(candidate.model, entry)
-    if model.of_run(candidate.run_id) is not None:
+    if await entry.version_of_run(candidate.model, candidate.run_id) is not None:
         return
     revision = candidate.lineage.spec_revision
     trained_for = await entry.spec(candidate.model, revision)

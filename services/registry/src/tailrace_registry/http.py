@@ -191,7 +191,7 @@ def _line(model: Model) -> dict[str, object]:
         "champion": arms.champion,
         "canary": arms.canary,
         "shadows": arms.shadows,
-        "versions": len(model.versions),
+        "versions": model.newest,
     }
 
 

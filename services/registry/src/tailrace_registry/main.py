@@ -13,13 +13,13 @@ TOPICS_IN: app.Routes = {
     "spec-effects": {e.SpecTookEffect: handlers.note_effect},
     "training-progressed": {e.TrainingProgressed: handlers.note_training},
 }
-TOPICS_OUT = ("model-specs", "model-versions", "deployments", "training-requested", "alert-mutes", "audit-entries")
-JOURNAL, COMMANDS = "registry-journal", "registry-commands"
+DECISIONS = ("model-specs", "model-versions", "deployments", "training-requested", "alert-mutes", "audit-entries")
+TOPICS_OUT, COMMANDS_OUT = ("registry-journal", *DECISIONS), "registry-commands"
 
 
 def run() -> None:
     """Run the service."""
-    main(lambda: app.create_service(TOPICS_IN, (JOURNAL, *TOPICS_OUT), COMMANDS))
+    main(lambda: app.create_service(TOPICS_IN, TOPICS_OUT, COMMANDS_OUT))
 
 
 if __name__ == "__main__":

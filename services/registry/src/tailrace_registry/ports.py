@@ -32,8 +32,11 @@ from tailrace_runtime.records import Record
 class Entry(Protocol):
     """One transaction in the books."""
 
-    async def model(self, name: str) -> Model | None:
-        """The model, locked for others until the end; None where no spec was ever applied."""
+    async def model(self, name: str, named: Sequence[int] = ()) -> Model | None:
+        """The model, locked for others until the end; None where no spec was ever applied.
+
+        Of its versions those that act, those that a rollback could return to, and those that are `named`.
+        """
         ...
 
     async def found(self, name: str) -> None:
@@ -118,11 +121,11 @@ class Shelf(Protocol):
     """The books, for readers."""
 
     async def models(self) -> list[Model]:
-        """Every model that has a spec, by name."""
+        """Every model that has a spec, by name, with the versions that act."""
         ...
 
     async def model(self, name: str) -> Model | None:
-        """One model with all its versions."""
+        """One model with the versions that act."""
         ...
 
     async def knows(self, name: str) -> bool:

@@ -28,7 +28,7 @@ from tailrace_contracts.events import (
 from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_registry.command_routes import Desk
-from tailrace_registry.domain.model import Model
+from tailrace_registry.domain.model import ACTING, Model
 from tailrace_registry.ports import Entry, Evidenced
 from tailrace_runtime.errors import RetryLater
 from tailrace_runtime.records import Record
@@ -60,9 +60,14 @@ class MemoryEntry:
     def __init__(self, pages: _Pages) -> None:
         self._pages = pages
 
-    async def model(self, name: str) -> Model | None:
-        """The model."""
-        return self._pages.models.get(name)
+    async def model(self, name: str, named: Sequence[int] = ()) -> Model | None:
+        """The model, with no more versions than a decision may need."""
+        known = self._pages.models.get(name)
+        if known is None:
+            return None
+        kept = {*known.predecessors, *named}
+        versions = {n: each for n, each in known.versions.items() if each.stage in ACTING or n in kept}
+        return replace(known, versions=versions, misfits=known.misfits & versions.keys(), counted=known.newest)
 
     async def found(self, name: str) -> None:
         """Nothing to make room for."""
@@ -92,6 +97,10 @@ class MemoryEntry:
 
     async def save(self, model: Model, events: Sequence[Event]) -> None:
         """The model and its events."""
+        before = self._pages.models.get(model.name)
+        if before is not None:
+            versions = {**before.versions, **model.versions}
+            model = replace(model, versions=versions, misfits=model.misfits | before.misfits)
         self._pages.models[model.name] = model
         await self.publish(events)
 
@@ -120,7 +129,8 @@ class MemoryEntry:
     async def version_of_run(self, model: str, run_id: str) -> VersionChanged | None:
         """The version that a run made."""
         known = self._pages.models.get(model)
-        return known.of_run(run_id) if known else None
+        versions = known.versions.values() if known else ()
+        return next((version for version in versions if version.run_id == run_id), None)
 
 
 class MemoryBooks:

@@ -29,6 +29,7 @@ from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.adapters.journal import Change, Noted, announce, execute, row_of, store
 from tailrace_registry.adapters.rows import (
+    ACTING,
     MODELS,
     VERSIONS,
     TopicsOut,
@@ -56,13 +57,18 @@ class PostgresEntry:
         self._sql = connection
         self.change = Change()
 
-    async def model(self, name: str) -> Model | None:
-        """The model, its row locked."""
+    async def model(self, name: str, named: Sequence[int] = ()) -> Model | None:
+        """The model, its row locked, with the versions that a decision may need."""
         await self._lock(name)
         row = await self._sql.fetchrow(f"{MODELS} where m.name = $1", name)
         if row is None:
             return None
-        return model_of(row, await self._sql.fetch(f"{VERSIONS} where model = $1", name))
+        numbers = [*row["predecessors"], *named]
+        versions = await self._sql.fetch(
+            f"{VERSIONS} where model = $1 and {ACTING} union {VERSIONS} where model = $1 and version = any($2)",
+            *(name, numbers),
+        )
+        return model_of(row, versions)
 
     async def found(self, name: str) -> None:
         """A row for the model, locked."""
@@ -197,14 +203,15 @@ class PostgresShelf:
         """Every model, by name."""
         async with self._snapshot() as connection:
             rows = await connection.fetch(f"{MODELS} order by m.name")
-            versions = await connection.fetch(VERSIONS)
+            versions = await connection.fetch(f"{VERSIONS} where {ACTING}")
         return [model_of(row, [each for each in versions if each["model"] == row["name"]]) for row in rows]
 
     async def model(self, name: str) -> Model | None:
         """One model, as of one moment."""
         async with self._snapshot() as connection:
             row = await connection.fetchrow(f"{MODELS} where m.name = $1", name)
-            return model_of(row, await connection.fetch(f"{VERSIONS} where model = $1", name)) if row else None
+            acting = f"{VERSIONS} where model = $1 and {ACTING}"
+            return model_of(row, await connection.fetch(acting, name)) if row else None
 
     async def knows(self, name: str) -> bool:
         """Whether there is such a model; its versions are not read."""

@@ -27,7 +27,8 @@ from tailrace_runtime.records import Outgoing, event_headers
 Row = Mapping[str, Any]
 
 MODELS = """
-select m.name, m.spec_revision, m.predecessors, s.event as spec, d.event as deployment, q.event as muting
+select m.name, m.spec_revision, m.predecessors[cardinality(m.predecessors) - 49 :] as predecessors,
+    coalesce((select max(version) from versions where model = m.name), 0) as counted, s.event as spec, d.event as deployment, q.event as muting
 from models m
 join specs s on s.model = m.name and s.revision = m.spec_revision
 left join lateral (
@@ -39,6 +40,9 @@ left join lateral (
 """
 
 VERSIONS = "select model, version, fits, event from versions"
+
+ACTING = "stage in ('registered', 'shadow', 'canary', 'champion')"
+"""The versions that facts can still move; as the index on them has it."""
 
 
 def event_of(kind: type[Event], text: str) -> Any:
@@ -66,6 +70,7 @@ def model_of(row: Row, versions: Iterable[Row]) -> Model:
         deployment=deployment,
         standby=deployment.standby if deployment else None,
         paused=deployment.paused if deployment else {},
+        counted=row["counted"],
         muting=event_of(MutesChanged, row["muting"]) if row["muting"] else None,
     )
 

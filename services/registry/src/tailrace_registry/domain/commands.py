@@ -36,6 +36,11 @@ def unknown_model(name: str) -> str:
     return f"there is no model {name}; apply a spec for it first"
 
 
+def named_by(command: Command) -> tuple[int, ...]:
+    """The versions that a command is about."""
+    return (command.version,) if isinstance(command, PromoteVersion | RejectVersion) else ()
+
+
 def command_evidence(issued: CommandIssued) -> Evidence:
     """What a commanded move rests on: somebody's word."""
     words = issued.reason or "no reason given"
@@ -62,7 +67,7 @@ def apply_spec(model: Model, spec: ModelSpec, issued: CommandIssued) -> Decision
         return refuse(model, _other_model(model.name, spec))
     if spec == model.spec:
         return stand(model, f"unchanged: revision {model.spec_revision} of the spec of {model.name} says the same")
-    if model.versions and inputs_of(spec) != inputs_of(model.spec):
+    if model.newest and inputs_of(spec) != inputs_of(model.spec):
         return refuse(model, _other_inputs(model, spec))
     revision = model.spec_revision + 1
     applied = Decision(replace(model, spec=spec, spec_revision=revision), new_spec=True)
@@ -82,7 +87,7 @@ def _other_inputs(model: Model, spec: ModelSpec) -> str:
         same = inputs_of(spec)[0] == inputs_of(model.spec)[0]
         parts = ["changes the label" if same else "changes the features' order, types or categories"]
     return (
-        f"the spec {' and '.join(parts)}, and the {len(model.versions)} version(s) of {model.name} were trained without "
+        f"the spec {' and '.join(parts)}, and the {model.newest} version(s) of {model.name} were trained without "
         "that; give the new spec a model name of its own"
     )
 
@@ -106,7 +111,7 @@ def promote(model: Model, number: int, issued: CommandIssued) -> Decision:
 
 
 def _no_version(model: Model, number: int) -> str:
-    known = f"its versions are 1 to {max(model.versions)}" if model.versions else "it has no version yet"
+    known = f"its versions are 1 to {model.newest}" if model.newest else "it has no version yet"
     return f"{model.name} has no version {number}; {known}"
 
 

@@ -37,6 +37,12 @@ from tailrace_contracts.spec import ClassLabel, ModelSpec
 MAX_SHADOWS = 3
 """Every shadow answers every request once more; more than three cost more than they tell."""
 
+MAX_PREDECESSORS = 50
+"""So many champions back a rollback can go."""
+
+ACTING: frozenset[Stage] = frozenset({"registered", "shadow", "canary", "champion"})
+"""The stages of versions that facts can still move; others move only when a person names them."""
+
 LEGAL: Mapping[Stage | None, frozenset[Stage]] = {
     None: frozenset({"registered"}),
     "registered": frozenset({"shadow", "champion", "rejected"}),
@@ -56,7 +62,10 @@ class IllegalMove(Exception):  # noqa: N818 - named for what happened
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model at one moment."""
+    """One model at one moment: with the versions that can matter to a decision, not with all that there ever were.
+
+    Those are the ones that act, those that a rollback could return to, and those that a command names.
+    """
 
     name: str
     spec: ModelSpec
@@ -74,6 +83,8 @@ class Model:
     """Lines of which nothing is promoted automatically, and why."""
     muting: MutesChanged | None = None
     """The mutes as they were announced last."""
+    counted: int = 0
+    """How many versions there are, those that are not in `versions` too."""
 
     @property
     def mutes(self) -> tuple[Mute, ...]:
@@ -109,13 +120,9 @@ class Model:
         return "continual" if self.versions[version].continual else "batch"
 
     @property
-    def next_version(self) -> int:
-        """The number that the next candidate gets."""
-        return max(self.versions, default=0) + 1
-
-    def of_run(self, run_id: str) -> VersionChanged | None:
-        """The version that a training run or a continual learner made."""
-        return next((version for version in self.versions.values() if version.run_id == run_id), None)
+    def newest(self) -> int:
+        """The number of the newest version, which is how many there are."""
+        return max(self.counted, max(self.versions, default=0))
 
 
 def inputs_of(spec: ModelSpec) -> tuple[Any, ...]:

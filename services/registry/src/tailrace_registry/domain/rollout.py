@@ -31,7 +31,7 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.gates import judged, unpassed, words_of
-from tailrace_registry.domain.model import MAX_SHADOWS, Decision, Model, inputs_of, stand
+from tailrace_registry.domain.model import MAX_PREDECESSORS, MAX_SHADOWS, Decision, Model, inputs_of, stand
 
 
 def version_of(candidate: CandidateTrained, number: int) -> VersionChanged:
@@ -107,7 +107,7 @@ def register(
     `trained_for` is the spec revision that it was trained for. `newest` is its run's newest revision, where that came
     here before the candidate did.
     """
-    number = model.next_version
+    number = model.newest + 1
     version = version_of(candidate, number)
     if newest is not None and newest.revision > version.revision:
         version = revised(version, newest)
@@ -167,7 +167,7 @@ def crown(decision: Decision, number: int, why: str) -> Decision:
     if old is not None:
         decision = _stepped_down(decision, old, number)
     decision = _canary_steps_back(decision, number, canary).move(number, "champion", why)
-    predecessors = model.predecessors if old is None else (*model.predecessors, old)
+    predecessors = model.predecessors if old is None else (*model.predecessors, old)[-MAX_PREDECESSORS:]
     decision = replace(decision, model=replace(decision.model, predecessors=predecessors))
     return _with_room(decision, number)
 
