@@ -54,6 +54,12 @@ class _Pages:
         return [event for event in self.events if isinstance(event, kind)]
 
 
+def _with_few(model: Model, kept: Sequence[int] = ()) -> Model:
+    """The model with the versions that act and these."""
+    versions = {n: each for n, each in model.versions.items() if each.stage in ACTING or n in kept}
+    return replace(model, versions=versions, misfits=model.misfits & versions.keys(), counted=model.newest)
+
+
 class MemoryEntry:
     """One transaction in memory."""
 
@@ -63,11 +69,7 @@ class MemoryEntry:
     async def model(self, name: str, named: Sequence[int] = ()) -> Model | None:
         """The model, with no more versions than a decision may need."""
         known = self._pages.models.get(name)
-        if known is None:
-            return None
-        kept = {*known.predecessors, *named}
-        versions = {n: each for n, each in known.versions.items() if each.stage in ACTING or n in kept}
-        return replace(known, versions=versions, misfits=known.misfits & versions.keys(), counted=known.newest)
+        return _with_few(known, (*known.predecessors, *named)) if known else None
 
     async def found(self, name: str) -> None:
         """Nothing to make room for."""
@@ -158,11 +160,12 @@ class MemoryBooks:
 
     async def models(self) -> list[Model]:
         """Every model, by name."""
-        return [self._pages.models[name] for name in sorted(self._pages.models)]
+        return [_with_few(self._pages.models[name]) for name in sorted(self._pages.models)]
 
     async def model(self, name: str) -> Model | None:
         """One model."""
-        return self._pages.models.get(name)
+        known = self._pages.models.get(name)
+        return _with_few(known) if known else None
 
     async def knows(self, name: str) -> bool:
         """Whether there is such a model."""
