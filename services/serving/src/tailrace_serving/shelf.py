@@ -106,6 +106,7 @@ class Shelved:
         self.in_use += 1
         try:
             predictor = self.predictor or await self._brought()
+            self._shelf.touch(self)
             return await predictor.explain(asked, reference)
         finally:
             self.in_use -= 1
