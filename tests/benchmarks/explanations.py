@@ -4,8 +4,8 @@
     uv run python -m tests.benchmarks.explanations --serving [--seconds 8] [--rounds 3]
 
 The first asks loaded models of 16 features, in one process, in CPU time. The second starts a broker of its own and the real
-serving process, held to the machine's first core, with a network of 128 hidden units or a river regression as the champion, and
-asks it over 8 connections, with no sample and with one of 1 % in turns; everything answered has to be captured.
+serving process, held to the machine's first core, with a river regression, a network of 128 hidden units or a river tree as the
+champion, and asks it over 8 connections, with no sample and with one of 1 % in turns. What is explained, shed and lost is counted by the process itself.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import onnx
 import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
-from services.serving.tests.test_serving_live import KEY, Site, free_port, until_ready
+from services.serving.tests.test_serving_live import KEY, Site, until_ready
 from tailrace_contracts import ModelSpec, parse_spec
 from tailrace_contracts.events import FeatureValue
 from tailrace_contracts.spec import OnlineLearner
+from tailrace_local import free_port
 from tailrace_local.kafka import EmbeddedKafka
 from tailrace_models import ONNX, RIVER, Predictor, Reference, RiverModel, load
 from tailrace_serving import testing
@@ -182,10 +183,10 @@ async def counters(client: httpx.AsyncClient) -> dict[str, float]:
     return found
 
 
-async def beside_answers(seconds: float, rounds: int) -> None:
+async def beside_answers(champions: list[str], seconds: float, rounds: int) -> None:
     """With and without a sample, in turns."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedKafka(Path(folder), heap_megabytes=256) as kafka:
-        for champion in ("logistic-regression", "network"):
+        for champion in champions:
             for _ in range(rounds):
                 for sample in (0.0, 0.01):
                     await one_round(kafka.bootstrap, champion, sample, seconds)
@@ -195,13 +196,15 @@ def main() -> None:
     """Read the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serving", action="store_true", help="beside the answers of a serving process")
+    kinds = ["logistic-regression", "network", "hoeffding-adaptive-tree"]
+    parser.add_argument("--champions", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     assert len(NAMES) == 8  # the questions of serving_http
     print(f"load average {os.getloadavg()[0]:.1f}")
     if arguments.serving:
-        uvloop.run(beside_answers(arguments.seconds, arguments.rounds))
+        uvloop.run(beside_answers(arguments.champions, arguments.seconds, arguments.rounds))
     else:
         by_itself()
 

@@ -62,6 +62,7 @@ def questions(draw: st.DrawFn) -> tuple[Floats, Floats]:
     return np.array(draw(line)), np.array(draw(st.lists(line, min_size=rows, max_size=rows)))
 
 
+@settings(deadline=None)
 @given(questions(), st.integers(1, 60), st.integers(0, 2**64 - 1))
 def test_contributions_add_up_to_the_output_less_the_base_value(
     question: tuple[Floats, Floats], permutations: int, seed: int
@@ -75,6 +76,7 @@ def test_contributions_add_up_to_the_output_less_the_base_value(
     assert found.base_value + found.contributions.sum() == pytest.approx(found.output, rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(questions(), st.integers(0, 2**32))
 def test_a_feature_that_does_not_matter_contributes_nothing(question: tuple[Floats, Floats], seed: int) -> None:
     """A person would be told that something counted which did not."""
@@ -84,6 +86,7 @@ def test_a_feature_that_does_not_matter_contributes_nothing(question: tuple[Floa
     assert np.all(found.standard_errors[:-1][~np.isnan(found.standard_errors[:-1])] == 0)
 
 
+@settings(deadline=None)
 @given(questions(), st.integers(0, 2**32))
 def test_features_that_do_the_same_contribute_the_same(question: tuple[Floats, Floats], seed: int) -> None:
     """Two equal reasons would be given unequal weight."""
@@ -95,6 +98,7 @@ def test_features_that_do_the_same_contribute_the_same(question: tuple[Floats, F
     assert found.contributions[0] == pytest.approx(found.contributions[-1], rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(questions(), st.integers(0, 2**32))
 def test_sums_and_products_of_two_features_are_exact(question: tuple[Floats, Floats], seed: int) -> None:
     """Walking back and forth would not do what it is for."""
