@@ -5,15 +5,18 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from fastapi import FastAPI
 
 from tailrace_runtime import health
+from tailrace_runtime import service as host
 from tailrace_runtime.consumer import ConsumerRole, Outcome
 from tailrace_runtime.errors import ConfigurationFault
 from tailrace_runtime.follower import Follower
@@ -316,3 +319,35 @@ def test_wrong_settings_are_one_sentence_and_exit_code_2(settings: ServiceSettin
 def _started(settings: ServiceSettings, **environment: str) -> subprocess.CompletedProcess[str]:
     given = {**os.environ, "TAILRACE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap, **environment}
     return subprocess.run([sys.executable, WORKER], env=given, capture_output=True, text=True, timeout=30, check=False)
+
+
+async def test_what_is_freed_between_what_stays_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role under a steady load would grow for hours, and be killed for its memory by whoever runs it."""
+    monkeypatch.setattr(host, "_SECONDS_BETWEEN_TIDIES", 0.01)
+    process = psutil.Process()
+    blocks = [bytes(1_000) for _ in range(100_000)]
+    stays = blocks[::5_000]
+    full = process.memory_full_info().uss
+    del blocks
+    task = asyncio.create_task(host._tidy())
+    try:
+        await eventually(lambda: full - process.memory_full_info().uss > 50_000_000)
+    finally:
+        task.cancel()
+    assert len(stays) == 20
+
+
+async def test_cycles_are_collected_although_little_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quiet service would keep what it has dropped for hours."""
+    monkeypatch.setattr(host, "_SECONDS_BETWEEN_TIDIES", 0.01)
+
+    class Knot:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gone = weakref.ref(Knot())
+    task = asyncio.create_task(host._tidy())
+    try:
+        await eventually(lambda: gone() is None)
+    finally:
+        task.cancel()

@@ -11,6 +11,7 @@ resource that fails stops the service with one clear log line and exit code 1: t
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import signal
 import socket
@@ -36,7 +37,7 @@ from tailrace_runtime.records import SOURCE
 from tailrace_runtime.settings import ServiceSettings
 
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
-_SECONDS_BETWEEN_COLLECTIONS = 30.0
+_SECONDS_BETWEEN_TIDIES = 30.0
 log = structlog.get_logger(__name__)
 
 EXIT_FAILED = 1
@@ -130,7 +131,7 @@ class Service:
 
     async def _run(self, stop: asyncio.Event, listener: socket.socket) -> None:
         web = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
-        collector = asyncio.create_task(_collect_young(), name="collector")
+        tidier = asyncio.create_task(_tidy(), name="tidier")
         log.info("listening", host=self.settings.host, port=self.port, roles=list(self._roles))
         started: list[Resource] = []
         roles_stop = asyncio.Event()
@@ -146,8 +147,8 @@ class Service:
             self._front.draining = True
             await self._drain(roles_stop, tasks, drain=stop.is_set())
             self._server.should_exit = True
-            collector.cancel()
-            await asyncio.gather(web, collector, return_exceptions=True)
+            tidier.cancel()
+            await asyncio.gather(web, tidier, return_exceptions=True)
             listener.close()
             for resource in reversed(started):
                 await resource.stop()
@@ -283,11 +284,19 @@ def collect_seldom() -> None:
     gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 20, 20)
 
 
-async def _collect_young() -> None:
-    """Collect what is young, now and then: a quiet service reaches the threshold in hours, and keeps its cycles till then."""
+async def _tidy() -> None:
+    """Now and then give back what is free.
+
+    A quiet service reaches the collector's threshold in hours, and keeps its cycles till then. And glibc keeps what was
+    freed in the middle of its arenas: under a steady load of batches a role grew by a tenth in three minutes, for hours,
+    with a third of it free.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries than glibc give back by themselves
     while True:
-        await asyncio.sleep(_SECONDS_BETWEEN_COLLECTIONS)
+        await asyncio.sleep(_SECONDS_BETWEEN_TIDIES)
         gc.collect(1)
+        if trim is not None:
+            await asyncio.to_thread(trim, 0)
 
 
 def _exit(sentence: str, code: int) -> NoReturn:
