@@ -16,6 +16,7 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import Log
 from tailrace_ingestion.consumers import Aggregating, Validating
+from tailrace_ingestion.domain import merging
 from tailrace_ingestion.domain.merging import ModelWindows, Timing, merged
 from tailrace_ingestion.domain.partials import record_key
 from tailrace_ingestion.testing import (
@@ -296,6 +297,37 @@ def test_windows_long_over_are_forgotten_and_stay_so() -> None:
     assert due(windows) == []
 
 
+def test_windows_are_kept_for_a_source_that_is_silent_for_a_while() -> None:
+    """What a killed process's successor tells half a minute later would be in no window."""
+    windows = ModelWindows("rain")
+    windows.apply(partial(0, 0, 3, through=10), 1000)
+    windows.apply(partial(1, 0, 4, through=10), 1000)
+    windows.apply(partial(0, 30, 1, through=20, watermark=90), 62_000)
+    assert due(windows) == [(0, 7, True), (30, 1, True)]
+    assert windows.forget(TIMING) == []
+    assert windows.apply(partial(1, 0, 9, through=15), 63_000)
+    assert due(windows, now=1) == [(0, 12, True)]
+    windows.apply(partial(0, 40, 1, through=30, watermark=95), 63_000 + 86_400_000 + 1)
+    assert len(windows.forget(TIMING)) == 3
+    assert not windows.apply(partial(1, 0, 9, through=15), 64_000)
+    assert windows.too_late == 0
+    assert not windows.apply(partial(1, 0, 11, through=17), 64_000)
+    assert windows.too_late == 1
+
+
+def test_the_windows_kept_for_silent_sources_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition without events would make the tables grow for a day, however fast the stream is played."""
+    monkeypatch.setattr(merging, "MOST_HELD", 3)
+    windows = ModelWindows("rain")
+    windows.apply(partial(1, 0, 4), 1000)
+    for number in range(1, 10):
+        windows.apply(partial(0, number * 10, 1, watermark=number * 10), 60_000 + number * 2000)
+    due(windows)
+    dropped = windows.forget(TIMING)
+    assert sorted((each.window.start - START).days for each in dropped) == [0, 10, 20, 30]
+    assert sorted((key.start - START.timestamp()) / 86_400 for key in windows.windows) == [40, 50, 60, 70, 80, 90]
+
+
 def test_a_window_is_closed_before_it_is_forgotten() -> None:
     """Where events jump ahead, windows would be forgotten that nobody has ever seen closed."""
     windows = ModelWindows("rain")
@@ -354,7 +386,13 @@ class Tables:
 
 def test_a_record_that_is_no_partial_is_poison() -> None:
     """One stray record on `window-partials` would stop all statistics."""
-    role = Aggregating(FixedSpecs(applied()), window_seconds=1, idle_source_seconds=60)
+    role = Aggregating(
+        FixedSpecs(applied()),
+        metrics=Metrics("ingestion", INSTRUMENTS),
+        window_seconds=1,
+        idle_source_seconds=60,
+        gone_source_seconds=86_400,
+    )
     with pytest.raises(PoisonEvent, match=r"window-partials\[0\]@7 is no partial-summarised event: model"):
         role.partial(Record("window-partials", 0, 7, 0, b"k", b"{}", ()), Tables())
 
@@ -362,12 +400,24 @@ def test_a_record_that_is_no_partial_is_poison() -> None:
 def test_the_role_keeps_in_its_tables_what_it_needs() -> None:
     """A worker that takes over would begin with nothing."""
     tables = Tables()
-    role = Aggregating(FixedSpecs(applied()), window_seconds=1, idle_source_seconds=60)
+    role = Aggregating(
+        FixedSpecs(applied()),
+        metrics=Metrics("ingestion", INSTRUMENTS),
+        window_seconds=1,
+        idle_source_seconds=60,
+        gone_source_seconds=86_400,
+    )
     for source in range(4):
         value = partial(source, 0, source + 1)
         role.partial(Record("window-partials", 1, source, 1000, None, value.encode(), ()), tables)
     assert [out.topic for out in role.due()] == ["feature-statistics"]
-    again = Aggregating(FixedSpecs(applied()), window_seconds=1, idle_source_seconds=60)
+    again = Aggregating(
+        FixedSpecs(applied()),
+        metrics=Metrics("ingestion", INSTRUMENTS),
+        window_seconds=1,
+        idle_source_seconds=60,
+        gone_source_seconds=86_400,
+    )
     again.rebuild(tables.partials.values(), tables.models.items(), set(range(4)))
     (out,) = again.due()
     window = WindowSummarised.model_validate_json(out.value or b"")

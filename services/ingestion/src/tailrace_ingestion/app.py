@@ -43,6 +43,11 @@ INSTRUMENTS = (
     Instrument(
         "tailrace_late_events_total", "counter", "Valid events too late for their window: forwarded, in no statistics."
     ),
+    Instrument(
+        "tailrace_partials_too_late_total",
+        "counter",
+        "Partials of a source that was silent until its window was forgotten.",
+    ),
     Instrument("tailrace_open_windows", "gauge", "Windows of source partitions that this process folds."),
     Instrument(
         "tailrace_join_records",
@@ -131,7 +136,11 @@ class _Roles:
     def aggregate(self, topics: Mapping[str, Callable[..., Any]]) -> Role:
         settings = self._settings
         state = Aggregating(
-            self._specs, window_seconds=settings.window_seconds, idle_source_seconds=settings.idle_source_seconds
+            self._specs,
+            metrics=self._metrics,
+            window_seconds=settings.window_seconds,
+            idle_source_seconds=settings.idle_source_seconds,
+            gone_source_seconds=settings.gone_source_seconds,
         )
         ((topic, handler),) = topics.items()
         faust = FaustAggregation(

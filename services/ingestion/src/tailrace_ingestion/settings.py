@@ -28,6 +28,9 @@ class IngestionSettings(ServiceSettings):
     idle_source_seconds: float = Field(
         default=60, gt=0, description="a source partition silent for longer does not hold windows open"
     )
+    gone_source_seconds: float = Field(
+        default=86_400, gt=0, description="closed windows are kept for a source partition silent for less"
+    )
     coverage_seconds: float = Field(default=5, gt=0, description="between two publications of label coverage")
     archive_seconds: float = Field(default=30, gt=0, description="before a file is written, however small")
     archive_max_bytes: int = Field(default=8_388_608, gt=0, description="a file is written when it holds as much")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import structlog
 from pydantic import ValidationError
 
 from tailrace_contracts.catalogue import topics
@@ -23,9 +24,11 @@ from tailrace_ingestion.domain.partials import record_key
 from tailrace_ingestion.domain.wire import encode_summary
 from tailrace_ingestion.ports import Specs
 from tailrace_runtime.errors import PoisonEvent
+from tailrace_runtime.metrics import Metrics
 from tailrace_runtime.records import Outgoing, Record, event_headers
 
 STATISTICS = "feature-statistics"
+log = structlog.get_logger(__name__)
 
 
 class Tables(Protocol):
@@ -47,13 +50,17 @@ class Aggregating:
         self,
         specs: Specs,
         *,
+        metrics: Metrics,
         window_seconds: float,
         idle_source_seconds: float,
+        gone_source_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._specs = specs
+        self._metrics = metrics
         self._window_seconds = window_seconds
         self._idle_source_seconds = idle_source_seconds
+        self._gone_source_seconds = gone_source_seconds
         self._monotonic = monotonic
         self._models: dict[str, ModelWindows] = {}
         self._kept_at: dict[str, float] = {}
@@ -83,6 +90,12 @@ class Aggregating:
         windows, timing = self._windows(partial.model), self._timing(partial.model)
         if windows.apply(partial, record.timestamp_ms):
             tables.keep_partial(record_key(partial), record.value)
+        elif windows.too_late:
+            self._metrics.count("tailrace_partials_too_late_total", windows.too_late)
+            log.warning(
+                "a partial came after its window was forgotten", record=str(record), partial=str(partial.source)
+            )
+            windows.too_late = 0
         over = windows.forget(timing)
         for old in over:
             tables.keep_partial(record_key(old), None)
@@ -112,4 +125,5 @@ class Aggregating:
         known = self._specs.models().get(model)
         lateness = known.shape.lateness if known else DAY_SECONDS
         rows = known.shape.plan.sample_rows if known else Monitors().sample_rows
-        return Timing(lateness, self._idle_source_seconds, topics()[PREDICTION_EVENTS].partitions, rows)
+        sources = topics()[PREDICTION_EVENTS].partitions
+        return Timing(lateness, self._idle_source_seconds, sources, rows, self._gone_source_seconds)

@@ -7,6 +7,10 @@ The model's watermark is the smallest of its sources' watermarks. A source that 
 broker's clock, measured against the newest partial of the model) does not hold it back, and neither does one that has
 not spoken at all for as long. A window closes when the watermark has passed its end and the allowed lateness. It is
 kept a while longer: a partial that still comes is merged, and the closed window is given out once more.
+
+How long it is kept depends on every source, silent ones too: silence is also how a partition looks whose process was
+killed and is not replaced yet, and what it then tells belongs to windows that closed without it. Only a source that has
+been silent for much longer counts as gone, and for its sake at most `MOST_HELD` windows are kept.
 """
 
 from __future__ import annotations
@@ -25,12 +29,19 @@ from tailrace_ingestion.domain.partials import WindowKey, key_of
 from tailrace_ingestion.domain.parts import OUTPUTS, lowest
 from tailrace_statistics import merge_all
 
+MOST_HELD = 400
+"""Closed windows of one model that are kept for the sake of silent sources."""
+
 
 class Source(Struct, gc=False):
-    """What is known of one source partition: its newest event time, and when the broker had its newest partial."""
+    """What is known of one source partition: its newest event time, and when the broker had its newest partial.
+
+    And the last offset that any of its partials covers.
+    """
 
     watermark: float
     arrived_ms: int
+    through: int = -1
 
 
 class ModelState(Struct):
@@ -47,15 +58,17 @@ class ModelState(Struct):
 
 
 class Timing(NamedTuple):
-    """How long windows of a model take events, how long a source may be silent (both seconds), how many there are.
+    """How long windows of a model take events, and how long a source may be silent before windows close without it.
 
-    And how many rows a window's sample has.
+    How many sources there are; how many rows a window's sample has; after what silence a source is taken for gone. Times
+    are in seconds.
     """
 
     lateness: float
     idle: float
     sources: int
     sample_rows: int = 0
+    gone: float = 86_400.0
 
 
 @dataclass(slots=True)
@@ -82,6 +95,7 @@ class ModelWindows:
         self.model = model
         self.state = ModelState() if state is None else _decode_state(state)
         self.windows: dict[WindowKey, MergedWindow] = {}
+        self.too_late = 0
         self._newest_ms = max((source.arrived_ms for source in self.state.sources.values()), default=0)
 
     def dump(self) -> bytes:
@@ -96,12 +110,16 @@ class ModelWindows:
         window.changed = self.state.closed.get(key.start) != window.through()
 
     def apply(self, partial: PartialSummarised, arrived_ms: int) -> bool:
-        """Merge a partial in; False when it says nothing new (an old one, or one for a window long forgotten)."""
-        self._hear(partial, arrived_ms)
+        """Merge a partial in; False when it says nothing new (an old one, or one for a window long forgotten).
+
+        A forgotten window's partial that covers what none of its source did before is counted in `too_late`.
+        """
+        covered = self._hear(partial, arrived_ms)
         key, source = key_of(partial), (partial.source.partition, partial.part)
         window = self.windows.get(key)
         if window is None:
             if key.end <= self.state.forgotten:
+                self.too_late += partial.source.through_offset > covered
                 return False
             window = self.windows[key] = MergedWindow()
         known = window.parts.get(source)
@@ -111,28 +129,35 @@ class ModelWindows:
         window.changed = True
         return True
 
-    def _hear(self, partial: PartialSummarised, arrived_ms: int) -> None:
+    def _hear(self, partial: PartialSummarised, arrived_ms: int) -> int:
+        """Take note of its source; the last offset that was covered before."""
         moment, number = partial.watermark.timestamp(), partial.source.partition
         known = self.state.sources.get(number, Source(moment, arrived_ms))
         known.watermark, known.arrived_ms = max(known.watermark, moment), max(known.arrived_ms, arrived_ms)
+        covered, known.through = known.through, max(known.through, partial.source.through_offset)
         self.state.sources[number] = known
         self.state.first_ms = self.state.first_ms or arrived_ms
         self._newest_ms = max(self._newest_ms, arrived_ms)
+        return covered
 
-    def watermark(self, timing: Timing) -> float:
-        """The event time that no source will go behind again, as far as one can tell."""
-        silent_before = self._newest_ms - timing.idle * 1000
-        if len(self.state.sources) < timing.sources and self.state.first_ms >= silent_before:
+    def _watermark(self, sources: int, silence: float) -> float:
+        """The event time that no source will go behind again, leaving out those silent for so many seconds."""
+        silent_before = self._newest_ms - silence * 1000
+        if len(self.state.sources) < sources and self.state.first_ms >= silent_before:
             return -math.inf
         heard = [source.watermark for source in self.state.sources.values() if source.arrived_ms >= silent_before]
         return min(heard, default=-math.inf)
 
     def due(self, timing: Timing, now: float, every: float) -> Iterator[WindowSummarised]:
-        """Windows to give out: those that closed (or changed since), and open ones that changed, now and then."""
-        watermark = self.watermark(timing)
+        """Windows to give out: those that closed (or changed since), and open ones that changed, now and then.
+
+        What was closed stays so, though a source that was silent may speak again of earlier times.
+        """
+        watermark = self._watermark(timing.sources, timing.idle)
         for key, window in sorted(self.windows.items(), key=lambda item: item[0].start):
-            closed = key.end + timing.lateness <= watermark
-            if closed and self.state.closed.get(key.start) != window.through():
+            told = self.state.closed.get(key.start)
+            closed = told is not None or key.end + timing.lateness <= watermark
+            if closed and told != window.through():
                 self.state.closed[key.start] = window.through()
                 window.changed = False
                 yield merged(window.parts.values(), timing.sample_rows, closed=True)
@@ -142,18 +167,25 @@ class ModelWindows:
 
     def forget(self, timing: Timing) -> list[PartialSummarised]:
         """Drop windows that were given out as closed and are long over; the partials that need not be stored any more."""
-        watermark = self.watermark(timing)
-        over = [
-            key
-            for key, window in self.windows.items()
-            if key.end + timing.lateness + max(timing.lateness, key.end - key.start) <= watermark
-            and self.state.closed.get(key.start) == window.through()
-        ]
+        closed_to = self._watermark(timing.sources, timing.idle)
+        over = [key for key in self.windows if self._kept_until(key, timing) <= closed_to and self._is_told(key)]
+        if not over:
+            return []
+        sure_to = self._watermark(timing.sources, timing.gone)
+        held = sorted(key for key in over if self._kept_until(key, timing) > sure_to)
+        over = [key for key in over if self._kept_until(key, timing) <= sure_to] + held[:-MOST_HELD]
         dropped = [part for key in over for part in self.windows.pop(key).parts.values()]
         for key in over:
             self.state.closed.pop(key.start, None)
             self.state.forgotten = max(self.state.forgotten, key.end)
         return dropped
+
+    def _kept_until(self, key: WindowKey, timing: Timing) -> float:
+        return key.end + timing.lateness + max(timing.lateness, key.end - key.start)
+
+    def _is_told(self, key: WindowKey) -> bool:
+        """Whether it was given out as closed, as it is now."""
+        return self.state.closed.get(key.start) == self.windows[key].through()
 
 
 def merged(parts: Iterable[PartialSummarised], sample_rows: int, *, closed: bool) -> WindowSummarised:
