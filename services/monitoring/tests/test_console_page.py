@@ -11,6 +11,7 @@ import pytest
 from tailrace_contracts.events import (
     CategoricalSummary,
     CoverageMeasured,
+    GateJudged,
     Slice,
     SpecApplied,
     TrainingProgressed,
@@ -112,6 +113,20 @@ async def test_the_page_shows_how_many_predictions_have_a_label(opened: Database
     await notebook.note(Log("label-coverage", 0), [(4, counted(0, 3))])
     (window,) = (await one_page(opened))["coverage"]
     assert (window["predictions"], window["labelled"], window["waiting"], window["share"]) == (20, 15, 5, 0.75)
+
+
+async def test_the_page_shows_how_a_version_stands_at_its_gates(opened: Database) -> None:
+    """A person could not see on the console which gate holds a candidate back."""
+    notebook = PostgresNotebook(opened)
+    gate = GateJudged(gate="latency", state="failed", reason="its 99th percentile is 61 ms")
+    held = version(2, "shadow").model_copy(update={"gates": (gate,)})
+    await notebook.note(Log("model-specs", 0), [(0, SPEC)])
+    await notebook.note(Log("model-versions", 0), [(0, version(1, "champion")), (1, held)])
+    found = {each["version"]: each["gates"] for each in (await one_page(opened))["versions"]}
+    assert found == {
+        1: [],
+        2: [{"gate": "latency", "state": "failed", "reason": "its 99th percentile is 61 ms"}],
+    }
 
 
 async def test_the_page_shows_arms_with_their_scores_comparison_and_groups(opened: Database) -> None:

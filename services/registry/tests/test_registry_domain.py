@@ -726,10 +726,13 @@ def test_an_alert_on_the_champion_returns_the_other_where_the_spec_says_so() -> 
     """A champion below the accuracy that its owner asks for would stay, or be taken down for another version's alert."""
     alert = an_alert("a").model_copy(update={"kind": "performance", "subject": "version 2"})
     told = just_promoted(rollback_on=["performance"])
-    assert stages_of(heed(told, alert).model) == {1: "champion", 2: "rolled-back"}
+    about_groups = alert.model_copy(update={"subject": "region", "version": 2})
+    for found in (alert, about_groups):
+        assert stages_of(heed(told, found).model) == {1: "champion", 2: "rolled-back"}
     for model, other in (
         (just_promoted(), alert),
         (told, alert.model_copy(update={"subject": "version 1"})),
+        (told, alert.model_copy(update={"subject": "region", "version": 1})),
         (told, alert.model_copy(update={"kind": "concept-drift"})),
         (replace(told, standby=None), alert),
     ):

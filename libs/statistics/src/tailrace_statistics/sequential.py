@@ -98,9 +98,10 @@ class PairedComparison:
         mean = (self._won - self._lost) / self._examples
         lower = _lower(self._sums(), self.error_rate)
         upper = -_lower(self._sums().mirrored(), self.error_rate)
-        return Comparison(self._examples, mean, lower, upper, self._verdict())
+        return Comparison(self._examples, mean, lower, upper, self.verdict())
 
-    def _verdict(self) -> Verdict:
+    def verdict(self) -> Verdict:
+        """The verdict alone: it costs a thirtieth of the confidence sequence."""
         needed = -math.log(self.error_rate)
         if _log_capital(0.0, self._sums()) >= needed:
             return "better"

@@ -145,7 +145,7 @@ class Comparison(BaseModel):
 
     def is_urgent(self, rollout: Rollout) -> bool:
         """Whether the registry may act on it now and could not on what was published last."""
-        verdict = PairedComparison.load(self.test).result().verdict
+        verdict = PairedComparison.load(self.test).verdict()
         least = rollout.canary_min_examples if self.stage == "canary" else rollout.shadow_min_examples
         enough = self.announced_at < least <= self.stage_examples
         return verdict != self.announced or (enough and verdict != "undecided")
