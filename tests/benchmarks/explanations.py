@@ -1,11 +1,12 @@
 """What an explanation costs beside an answer, and what explaining a sample of live predictions does to the answers.
 
     uv run python -m tests.benchmarks.explanations
-    uv run python -m tests.benchmarks.explanations --serving [--seconds 8] [--rounds 3]
+    uv run python -m tests.benchmarks.explanations --serving [--asking] [--seconds 8] [--rounds 3]
 
 The first asks loaded models of 16 features, in one process, in CPU time. The second starts a broker of its own and the real
 serving process, held to the machine's first core, with a river regression, a network of 128 hidden units or a river tree as the
-champion, and asks it over 8 connections, with no sample and with one of 1 % in turns. What is explained, shed and lost is counted by the process itself.
+champion, and asks it over 8 connections, with no sample and with one of 1 % in turns. What is explained, shed and lost is counted by the
+process itself. With `--asking` the second of each turn has no sample: one client more asks for explanations, one after another.
 """
 
 from __future__ import annotations
@@ -139,7 +140,17 @@ async def deploy(site: Site, champion: str, sample: float) -> None:
     await site.publish(testing.applied(spec), version, testing.deployed(1))
 
 
-async def one_round(bootstrap: str, champion: str, sample: float, seconds: float) -> None:
+async def ask_why(client: httpx.AsyncClient, until: float) -> int:
+    """One explanation after another; how many there were."""
+    count = 0
+    while time.perf_counter() < until:
+        answer = await client.post("/v1/models/rain/explain", json={"features": dict.fromkeys(NAMES, 0.5)}, timeout=60)
+        answer.raise_for_status()
+        count += 1
+    return count
+
+
+async def one_round(bootstrap: str, champion: str, sample: float, seconds: float, *, asking: bool) -> None:
     """Start the service, ask, print, stop."""
     prefix = f"bench-{os.getpid()}-{time.monotonic_ns()}-"
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +164,10 @@ async def one_round(bootstrap: str, champion: str, sample: float, seconds: float
                     await until_ready(client)
                     await asyncio.gather(*(ask(port, time.perf_counter() + 1, []) for _ in range(8)))
                     before, taken = await counters(client), list[float]()
-                    await asyncio.gather(*(ask(port, time.perf_counter() + seconds, taken) for _ in range(8)))
+                    until = time.perf_counter() + seconds
+                    why = asyncio.create_task(ask_why(client, until)) if asking else None
+                    await asyncio.gather(*(ask(port, until, taken) for _ in range(8)))
+                    asked = await why if why else 0
                     after = await counters(client)
             finally:
                 process.terminate()
@@ -161,7 +175,7 @@ async def one_round(bootstrap: str, champion: str, sample: float, seconds: float
     told = {name: after.get(name, 0) - before.get(name, 0) for name in after}
     cuts = statistics.quantiles(taken, n=100)
     print(
-        f"{champion:24s} sample {sample:4.0%}: {len(taken) / seconds:6.0f} requests/s,"
+        f"{champion:24s} sample {sample:4.0%}, {asked} asked: {len(taken) / seconds:6.0f} requests/s,"
         f" p50 {cuts[49] * 1000:.2f} ms, p99 {cuts[98] * 1000:.2f} ms,"
         f" {told['process_cpu_seconds_total'] / len(taken) * 1e6:.0f} us of CPU each,"
         f" explained {told.get('live', 0):.0f}, shed {told.get('shed', 0):.0f}, lost {told.get('lost', 0):.0f}"
@@ -183,19 +197,22 @@ async def counters(client: httpx.AsyncClient) -> dict[str, float]:
     return found
 
 
-async def beside_answers(champions: list[str], seconds: float, rounds: int) -> None:
+async def beside_answers(champions: list[str], seconds: float, rounds: int, *, asking: bool) -> None:
     """With and without a sample, in turns."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedKafka(Path(folder), heap_megabytes=256) as kafka:
         for champion in champions:
             for _ in range(rounds):
-                for sample in (0.0, 0.01):
-                    await one_round(kafka.bootstrap, champion, sample, seconds)
+                await one_round(kafka.bootstrap, champion, 0.0, seconds, asking=False)
+                await one_round(kafka.bootstrap, champion, 0.0 if asking else 0.01, seconds, asking=asking)
 
 
 def main() -> None:
     """Read the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serving", action="store_true", help="beside the answers of a serving process")
+    parser.add_argument(
+        "--asking", action="store_true", help="a client that asks for explanations, instead of a sample"
+    )
     kinds = ["logistic-regression", "network", "hoeffding-adaptive-tree"]
     parser.add_argument("--champions", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--seconds", type=float, default=8)
@@ -204,7 +221,8 @@ def main() -> None:
     assert len(NAMES) == 8  # the questions of serving_http
     print(f"load average {os.getloadavg()[0]:.1f}")
     if arguments.serving:
-        uvloop.run(beside_answers(arguments.champions, arguments.seconds, arguments.rounds))
+        work = beside_answers(arguments.champions, arguments.seconds, arguments.rounds, asking=arguments.asking)
+        uvloop.run(work)
     else:
         by_itself()
 

@@ -4,9 +4,9 @@ A walk starts at a row of the reference and takes over the explained row's featu
 feature's contribution is by how much the output moved when it was taken over. Averaged over orders and rows that is
 the Shapley value of the game whose coalitions are worth the mean output over the reference with the coalition's
 features replaced (Štrumbelj and Kononenko 2014, "Explaining prediction models and individual predictions with feature
-contributions", equation 13 and algorithm 1). Every order is walked backwards too, from the same row, which lowers the
+contributions"). Every order is walked backwards too, from the same row, which lowers the
 variance and makes interactions of two features exact (antithetic sampling: Mitchell, Cooper, Frank and Holmes 2022,
-"Sampling permutations for Shapley value estimation", section 3.3).
+"Sampling permutations for Shapley value estimation").
 
 Because a walk telescopes, its contributions add up to the output less that of the row where it started, and because all
 rows start equally many walks, all contributions add up to the output less the mean over the reference, whatever the
