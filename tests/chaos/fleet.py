@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
+
 from tailrace_runtime.database import provision
 from tailrace_runtime.objects import ObjectStore
 from tailrace_runtime.producer import Producer
@@ -19,6 +21,7 @@ STRUCK = ("serving", "registry", "monitoring")
 """The services that are killed; ingestion has a scenario of its own."""
 
 READY_SECONDS = 120
+_PASSWORD = "a-password"  # noqa: S105 - of a database that lives as long as the run
 _KEY = b"a signing key for chaos, 32 bytes\n"
 
 
@@ -45,7 +48,7 @@ class Fleet:
 
     async def _environment(self, service: str) -> Mapping[str, str]:
         """What a process of the service is started with."""
-        database = {"TAILRACE_DATABASE_URL": await provision(self.admin_url, service, "a-password")}
+        database = {"TAILRACE_DATABASE_URL": await provision(self.admin_url, service, _PASSWORD)}
         return {
             **environment_of(self.settings),
             "PYTHONPATH": str(ROOT),
@@ -82,12 +85,15 @@ class Fleet:
         process.start()
         await eventually(process.ready, seconds=READY_SECONDS)
 
-    def tend(self) -> list[str]:
-        """Start again what gave up by itself; gives back the names."""
-        names = [name for name, process in self.processes.items() if process.ended is not None]
-        for name in names:
-            self.processes[name].tend()
-        return names
+    async def lose_database(self, service: str) -> None:
+        """Kill it, and leave it an empty database."""
+        self.processes[service].kill()
+        connection = await asyncpg.connect(self.admin_url)
+        try:
+            await connection.execute(f"drop schema {service} cascade")
+        finally:
+            await connection.close()
+        await provision(self.admin_url, service, _PASSWORD)
 
     def clean_up(self) -> None:
         """Leave nothing running."""

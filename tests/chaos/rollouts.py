@@ -56,7 +56,10 @@ class Rollouts:
     say: Say
 
     async def strike_all(self, kills: int, services: Sequence[str] = STRUCK) -> None:
-        """Each service: so many kills at random, then each of its points. The services are struck beside one another."""
+        """Each service: so many kills at random, then each of its points. The services are struck beside one another.
+
+        At the very end the registry loses its database, too.
+        """
 
         async def one(service: str) -> None:
             await self.kill_at_random(service, kills)
@@ -66,12 +69,21 @@ class Rollouts:
         async with asyncio.TaskGroup() as tasks:
             for service in services:
                 tasks.create_task(one(service))
+        await self.lose_database()
+
+    async def lose_database(self) -> None:
+        """The registry is killed and its database is gone: it comes back from the topics, under load."""
+        began = time.monotonic()
+        await self.fleet.lose_database("registry")
+        await self.fleet.begin_again("registry")
+        await asyncio.sleep(5)
+        self.say(f"registry rebuilt from the topics, after {time.monotonic() - began:.0f} s")
 
     async def kill_at_random(self, service: str, kills: int) -> None:
         """Kill it, wait until it is ready again, and so on."""
         chance, process = random.Random(f"{self.seed} {service}"), self.fleet.processes[service]
         for number in range(kills):
-            await asyncio.sleep(chance.uniform(0.2, 4.0))
+            await asyncio.sleep(chance.uniform(0.5, 10.0))
             process.kill()
             await self.fleet.begin_again(service)
             self.say(f"{service} killed at random, {number + 1} of {kills}; champions of round {self._rounds()}")

@@ -39,6 +39,7 @@ async def test_killed_during_rollouts_nothing_is_lost_and_no_transition_doubled(
             await rollouts.kill_at_random(service, 1)
             name = CHOSEN[service]
             await rollouts.strike_at(service, name, points_of(settings.topic_prefix)[service][name])
+        await rollouts.lose_database()
 
     rows = await run(rollouts, strike)
     assert all(row.holds for row in rows), "\n" + table(rows)

@@ -1,11 +1,13 @@
 """A small service for tests that kill processes: forwards `predictions` to `labels`, keeping partition and key.
 
 The environment says what goes wrong: FAIL_ON names a value at which the handler has a bug, COMMIT_SECONDS puts commits
-off, so that a kill finds effects without their commit.
+off, so that a kill finds effects without their commit, STUBBORN leaves a task behind that nothing cancels.
 """
 
+import asyncio
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 from tailrace_runtime.consumer import ConsumerRole, each
 from tailrace_runtime.records import Outgoing, Record
@@ -21,10 +23,27 @@ async def forward(record: Record) -> Iterable[Outgoing]:
     return [Outgoing("labels", record.value, record.key, record.partition, (source,))]
 
 
+async def stubborn() -> None:
+    """Never end, whoever asks."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+async def forward_stubbornly(record: Record) -> Iterable[Outgoing]:
+    """The same, with a task left behind."""
+    LEFT_BEHIND.append(asyncio.create_task(stubborn()))
+    return await forward(record)
+
+
+LEFT_BEHIND: list[asyncio.Task[None]] = []
+
+
 def create() -> Service:
     """The service, from the environment."""
     commit_seconds = float(os.environ.get("COMMIT_SECONDS", "0.2"))
-    role = ConsumerRole("forward", {"predictions": each(forward)}, commit_seconds=commit_seconds, max_records=50)
+    handler = each(forward_stubbornly if "STUBBORN" in os.environ else forward)
+    role = ConsumerRole("forward", {"predictions": handler}, commit_seconds=commit_seconds, max_records=50)
     return Service("worker", ServiceSettings(), {"forward": role})
 
 

@@ -166,6 +166,22 @@ async def test_a_stop_is_orderly_and_commits(deployment: Deployment, worker: Wor
         assert len(forwarded.values) == 110
 
 
+async def test_a_stop_comes_to_its_end_whatever_a_library_leaves_behind(
+    deployment: Deployment, worker: Workers
+) -> None:
+    """A process whose last task swallows its cancellation would stay for ever, and hold its disk and its port."""
+    settings = await deployment("predictions", "labels")
+    await publish(settings, range(3))
+    async with Forwarded(settings) as forwarded:
+        first = worker(STUBBORN="1")
+
+        async def everything() -> bool:
+            return await forwarded.count() >= 3
+
+        await eventually(everything)
+    assert await first.told_to_stop(60) == 0, first.written()
+
+
 async def test_a_bug_in_a_handler_ends_the_process_and_a_fixed_one_goes_on(
     deployment: Deployment, worker: Workers
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tailrace_contracts.events import (
     TrainModel,
     VersionChanged,
 )
+from tailrace_registry.adapters.rebuild import in_order
 from tailrace_registry.domain.unsent import Unsent, fingerprint
 from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_revision, a_spec, an_alert
 from tailrace_runtime.database import provision
@@ -219,7 +220,8 @@ async def test_events_that_never_left_the_outbox_are_sent(registry: Deployment) 
     assert await process.told_to_stop() == 0
     last = registry.of(DeploymentChanged)[-1]
     held = last.model_copy(update={"sequence": last.sequence + 1, "reason": "the last word before the fire"})
-    await registry.tell("registry-journal", await another_change(registry, held))
+    change = await another_change(registry, held)
+    await registry.tell("registry-journal", change, change)
     await emptied(registry)
     registry.start()
     await eventually(lambda: registry.of(DeploymentChanged)[-1] == held, seconds=60)
@@ -243,6 +245,18 @@ def test_only_what_is_behind_the_last_event_of_its_key_is_sent() -> None:
         unsent.take("deployments", "rain", text, text)
         unsent.take("deployments", "snow", text, text, forgotten=text == texts[3])
     assert unsent.found == [texts[3], texts[4], texts[4]]
+
+
+async def test_changes_that_were_sent_twice_are_made_once_and_in_order() -> None:
+    """After a crash of the relay the database could never be rebuilt again."""
+
+    async def journal(*numbers: int) -> AsyncGenerator[bytes, None]:
+        for number in numbers:
+            yield BooksWritten(number=number, model="rain", time=NOON).encode()
+
+    numbers = (1, 3, 4, 2, 3, 4, 5, 5, 6, 8, 7, 9)
+    assert [each.number async for each in in_order(journal(*numbers), 1, 3)] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert [each.number async for each in in_order(journal(*numbers), 9)] == []
 
 
 async def forget_the_journal(registry: Deployment) -> None:

@@ -5,7 +5,8 @@ is not there yet); open the service's own routes; run the chosen roles, each in 
 
 Stopping (SIGTERM, SIGINT, or a part that failed): not ready any more; roles finish the batch in hand and commit; the
 HTTP server finishes its requests; resources stop in reverse order; the producer flushes. A role or a supervised
-resource that fails stops the service with one clear log line and exit code 1: the orchestrator starts it again.
+resource that fails stops the service with one clear log line and exit code 1: the orchestrator starts it again. What a
+library then leaves behind, a task that swallows its cancellation, is cut off after some seconds: a process always ends.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, runtime_checkable
@@ -38,6 +41,7 @@ from tailrace_runtime.settings import ServiceSettings
 
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
 _SECONDS_BETWEEN_TIDIES = 30.0
+_CUT_OFF_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 EXIT_FAILED = 1
@@ -263,7 +267,7 @@ def main(create: Callable[[], Service]) -> NoReturn:
         service = create()
         logs.configure(service.settings, service.name)
         collect_seldom()
-        uvloop.run(service.run())
+        uvloop.run(_until_cut_off(service))
     except ValidationError as error:
         _exit(settings_sentence(error), EXIT_CONFIGURATION)
     except ConfigurationFault as error:
@@ -271,6 +275,18 @@ def main(create: Callable[[], Service]) -> NoReturn:
     except TailraceError as error:
         _exit(str(error), EXIT_FAILED)
     sys.exit(0)
+
+
+async def _until_cut_off(service: Service) -> None:
+    """Run the service. Once it is over, the loop has `_CUT_OFF_SECONDS` to close; then the process ends without it."""
+    code = EXIT_FAILED
+    try:
+        await service.run()
+        code = 0
+    finally:
+        cut = threading.Timer(_CUT_OFF_SECONDS, os._exit, (code,))
+        cut.daemon = True
+        cut.start()
 
 
 def collect_seldom() -> None:

@@ -15,6 +15,7 @@ Killed in between, nothing was done, and the next start begins anew.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
@@ -41,6 +42,9 @@ from tailrace_runtime.topics import wait_for
 from tailrace_runtime.waiting import until_available
 
 log = structlog.get_logger(__name__)
+
+WINDOW = 10_000
+"""Changes that are in memory at once, to be sorted."""
 
 _PART = "rebuild from the journal"
 _MARGIN = timedelta(hours=1)
@@ -122,11 +126,8 @@ class Rebuild:
         unsent: Unsent[Written] = Unsent(await self._fingerprints() | {self._out[AuditRecorded]: audit.fingerprints})
         row = await connection.fetchrow("select sequence, sha256 from audit_head")
         head = Link(row["sequence"], row["sha256"])
-        async with aclosing(self._read(self._out[BooksWritten])) as values:
-            async for value in values:
-                change = BooksWritten.model_validate_json(value)
-                if change.number <= number:
-                    continue
+        async with aclosing(in_order(self._read(self._out[BooksWritten]), number)) as changes:
+            async for change in changes:
                 for each in await make_again(connection, change):
                     head = _next(head, each, audit)
                     unsent.take(
@@ -187,6 +188,30 @@ class Rebuild:
             for record in batch:
                 if record.value is not None:
                     yield record.value
+
+
+async def in_order(
+    values: AsyncGenerator[bytes, None], after: int, most: int = WINDOW
+) -> AsyncGenerator[BooksWritten, None]:
+    """The changes numbered above `after`, each once, by number.
+
+    A relay that was killed sends a batch again, and compaction then may keep an earlier record of one change and a later
+    one of the next. So they are sorted within a window of `most`, many batches wide.
+    """
+    window: list[tuple[int, bytes]] = []
+    last = after
+    async with aclosing(values):
+        async for value in values:
+            heapq.heappush(window, (BooksWritten.model_validate_json(value).number, value))
+            if len(window) > most:
+                number, value_then = heapq.heappop(window)
+                if number > last:
+                    last = number
+                    yield BooksWritten.model_validate_json(value_then)
+    for number, value in sorted(window):
+        if number > last:
+            last = number
+            yield BooksWritten.model_validate_json(value)
 
 
 def _next(head: Link, each: Written, audit: _Audit) -> Link:
