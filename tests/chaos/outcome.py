@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from tailrace_contracts.audit import verify_chain
+from tailrace_contracts.audit import each_once, verify_chain
 from tailrace_contracts.events import AuditRecorded, BooksWritten, DeploymentChanged, PredictionMade
 from tailrace_registry.domain.model import LEGAL
 from tailrace_runtime.records import Record
@@ -107,7 +107,7 @@ def _labelled(model: str, answers: Mapping[str, Told], logs: Logs, counted: int)
 
 
 def _audited(world: World, logs: Logs) -> Iterator[Row]:
-    texts = list(dict.fromkeys(record.value or b"" for record in values(logs, "audit-entries")))
+    texts = each_once(record.value or b"" for record in values(logs, "audit-entries"))
     whole = verify_chain(texts)
     yield Row(
         "audit entries, each joined to the one before", len(texts), whole.entries, (whole.reason,) * bool(whole.reason)

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tailrace_contracts.audit import ExportInvalid, Link, end_of, export, seal, verify_export
+from tailrace_contracts.audit import (
+    ExportInvalid,
+    Link,
+    each_once,
+    end_of,
+    export,
+    seal,
+    verify_chain,
+    verify_export,
+)
 from tailrace_contracts.events import AuditRecorded
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -79,6 +88,16 @@ def test_another_file_is_refused_with_a_sentence(lines: list[str]) -> None:
     """Somebody who names the wrong file would see a traceback, or be told that it is intact."""
     with pytest.raises(ExportInvalid):
         verify_export(lines)
+
+
+def test_entries_that_were_sent_again_after_a_crash_count_once() -> None:
+    """Every crash of the registry's relay would look like tampering."""
+    entries = chain("rain", "rain", "snow")
+    again = [*entries[:2], *entries]
+    assert not verify_chain(again).intact
+    assert verify_chain(each_once(again)) == verify_chain(entries)
+    changed = entries[1].replace(b"rain", b"hail")
+    assert not verify_chain(each_once([*entries[:2], changed, entries[2]])).intact
 
 
 def test_the_script_on_the_page_checks_an_export() -> None:

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from tailrace_cli.connection import CommandError, Connection
-from tailrace_contracts.audit import ExportInvalid, Verification, export, verify_chain, verify_export
+from tailrace_contracts.audit import ExportInvalid, Verification, each_once, export, verify_chain, verify_export
 from tailrace_contracts.events import AuditRecorded
 
 TOPIC = "audit-entries"
@@ -17,7 +17,7 @@ EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 async def chain(connection: Connection) -> list[bytes]:
-    """Every entry on the topic now, oldest first. Raises CommandError."""
+    """Every entry on the topic now, oldest first, each once. Raises CommandError."""
     consumer = AIOKafkaConsumer(
         connection.topic_prefix + TOPIC,
         bootstrap_servers=connection.bootstrap,
@@ -36,7 +36,7 @@ async def chain(connection: Connection) -> list[bytes]:
         raise CommandError(msg) from None
     finally:
         await consumer.stop()
-    return found
+    return each_once(found)
 
 
 async def of_model(connection: Connection, model: str) -> list[AuditRecorded]:

@@ -156,6 +156,14 @@ def _parsed(value: bytes | str) -> Any:
         return None
 
 
+def each_once(values: Iterable[bytes]) -> list[bytes]:
+    """The entries of a topic, without those that a registry sent again after a crash: the very bytes of one before.
+
+    An entry that differs in a single byte from the one that it repeats stays, and breaks the chain.
+    """
+    return list(dict.fromkeys(values))
+
+
 def verify_chain(values: Iterable[bytes | str], after: Link = Link()) -> Verification:  # noqa: B008 - an immutable value
     """Check entries as they stand on the topic `audit-entries` (or in a file, one JSON object a line), oldest first.
 
