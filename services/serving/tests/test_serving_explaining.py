@@ -378,6 +378,29 @@ async def test_acknowledged_predictions_have_their_explanations_when_they_are_an
     await live.capture.stop()
 
 
+async def test_one_explanation_is_made_at_a_time_for_those_who_wait() -> None:
+    """If it failed, many who ask at once would take their steps all together, and keep every answer waiting."""
+    at_once: list[int] = []
+
+    class Counting(FakePredictor):
+        busy = 0
+
+        async def explain(self, asked: ToExplain, reference: Any) -> Any:
+            self.busy += 1
+            at_once.append(self.busy)
+            await asyncio.sleep(0)
+            self.busy -= 1
+            return await super().explain(asked, reference)
+
+    live = Live(Counting())
+    await live.capture.start()
+    rows = [[live.inference(number, capture="acknowledged")] for number in range(8)]
+    await asyncio.gather(*(live.capture.take(each) for each in rows))
+    await live.capture.stop()
+    assert set(live.explained().values()) == {True}
+    assert at_once == [1] * 8
+
+
 # ---------------------------------------------------------------- over Kafka
 
 

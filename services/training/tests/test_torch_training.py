@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from tailrace_contracts.events import FeatureValue
 from tailrace_contracts.spec import BatchLearner, Limits, NumericalLabel, parse_spec
-from tailrace_models import OnnxModel
+from tailrace_models import OnnxModel, Reference
 from tailrace_testing.polling import eventually
 from tailrace_training.adapters.onnx_export import ExportDiffers, to_onnx, verify
 from tailrace_training.adapters.torch_network import Labels, Matrix, Network, scaling_of, target_of
@@ -105,6 +106,30 @@ def test_the_graph_answers_as_the_network_does() -> None:
     features, _ = weather()
     network = Network(scaling_of(features, np.array([True, True, False, False])), LEARNER)
     assert verify(to_onnx(network), network, features) < 1e-5
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_network_without_a_hidden_layer_is_explained_exactly(hidden: tuple[int, ...], task: str) -> None:
+    """A change of the export would turn a linear model's reasons into estimates, or a network's estimates into wrong reasons."""
+    features, _ = weather()
+    label = MILLIMETRES.model_dump(mode="json") if task == "regression" else {"name": "rain"}
+    named = [
+        {"name": "humidity", "type": "numerical"},
+        {"name": "pressure", "type": "numerical", "on_missing": "flag"},
+        {"name": "wind", "type": "categorical", "categories": ["north", "south"]},
+    ]
+    spec = parse_spec({"model": "rain", "owner": "w", "task": task, "label": label, "features": named})
+    target = target_of(np.array([1e3, 3e3])) if task == "regression" else None
+    scaling = scaling_of(features, np.array([True, True, False, False]))
+    network = Network(scaling, BatchLearner(hidden=hidden), target)
+    rows: list[dict[str, FeatureValue]] = [
+        {"humidity": float(a), "pressure": None if np.isnan(b) else float(b), "wind": "north" if c else "south"}
+        for a, b, c, _ in features[:50]
+    ]
+    explainer = OnnxModel.from_bytes(to_onnx(network), spec).explainer(Reference(rows, "0" * 64))
+    assert explainer is not None
+    assert explainer.exact is (hidden == ())
 
 
 def test_a_graph_that_differs_is_not_offered() -> None:

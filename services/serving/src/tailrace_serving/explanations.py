@@ -2,8 +2,8 @@
 
     answered row → the version that answered it → its reference → what each feature contributed
 
-One explanation is made at a time for requests, and one beside it for live predictions, so that they never take more
-than a step each from the answers. Which live predictions are explained, the spec says as a share and a hash of the
+One explanation is made at a time for those who wait for it, and one beside it for those who do not, so that they never
+take more than a step each from the answers. Which live predictions are explained, the spec says as a share and a hash of the
 prediction id decides. They wait here, bounded in number and in time, behind the response path; what finds no room, or
 is not explained in time, is published as it is and counted (`tailrace_explanations_total`): the event never waits long,
 and no request does.
@@ -45,6 +45,7 @@ class Explanations:
         self.live_seconds = live_seconds
         self._references: OrderedDict[str, Reference] = OrderedDict()
         self._turn = asyncio.Lock()
+        self._behind = asyncio.Lock()
         self._told: set[tuple[str, str]] = set()
 
     async def asked(self, inferences: Sequence[Inference], permutations: int) -> list[Explanation]:
@@ -90,7 +91,7 @@ class Explanations:
             return inference
         usual = inference.arms.spec.serving.explanations.permutations
         try:
-            async with asyncio.timeout_at(due):
+            async with asyncio.timeout_at(due), self._behind if rest else self._turn:
                 found = await self._of(inference, usual, self._max_mixed_rows, rest)
         except TimeoutError:
             self.shed(inference)
