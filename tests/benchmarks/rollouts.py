@@ -85,7 +85,7 @@ def main() -> None:
     """Simulate and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--times", type=int, default=1_000)
-    parser.add_argument("--max-examples", type=int, default=10_000)
+    parser.add_argument("--max-examples", type=int, default=10_000, help="of one stage")
     parser.add_argument("--disagreement", type=float, action="append")
     asked = parser.parse_args()
     counts = {"shadow_min_examples": 100, "canary_min_examples": 100, "max_examples": asked.max_examples}

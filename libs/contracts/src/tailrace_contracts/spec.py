@@ -438,7 +438,7 @@ class Rollout(_Part):
     shadow_min_examples: int = Field(default=100, gt=0)
     canary_percent: int = Field(default=20, gt=0, le=100)
     canary_min_examples: int = Field(default=100, gt=0)
-    max_examples: int = Field(default=5_000, gt=0, description="a batch candidate undecided by then is rejected")
+    max_examples: int = Field(default=10_000, gt=0, description="a batch candidate undecided by then is rejected")
     error_rate: Share = Field(default=0.05, description="chance that an equal candidate is ever promoted as better")
     standby_examples: int = Field(
         default=1_000,
