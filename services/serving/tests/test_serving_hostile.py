@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from services.serving.tests.hostile import corpus, tensors
-from tailrace_serving.answering import Limits
+from tailrace_serving.answering import Front, Limits
 from tailrace_serving.app import capture_of, explanations_of
 from tailrace_serving.capture import Capture
 from tailrace_serving.domain.arms import Arms, Loaded, Table
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import Front
+from tailrace_serving.http import application
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import (
     RAIN,
@@ -64,7 +64,7 @@ async def client(capture: Capture) -> AsyncIterator[httpx.AsyncClient]:
     table.swap(Arms("rain", spec, FeatureRules(spec), Loaded(1, None, "torch", "1", FakePredictor(), REFERENCE)))
     desk = Desk(FixedClock(), lambda: "made", FakeMeter())
     front = Front(table, lambda: None, capture, desk, Limits(100_000, 50), EXPLANATIONS)
-    transport = httpx.ASGITransport(front.application())
+    transport = httpx.ASGITransport(application(front))
     async with httpx.AsyncClient(transport=transport, base_url="http://serving") as made:
         yield made
 

@@ -15,13 +15,13 @@ import pytest
 
 from tailrace_contracts.events import Event, PredictionMade
 from tailrace_runtime.testing import record
-from tailrace_serving.answering import Limits
+from tailrace_serving.answering import Front, Limits
 from tailrace_serving.app import capture_of, explanations_of
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader
 from tailrace_serving.domain.arms import Table
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import Front
+from tailrace_serving.http import application
 from tailrace_serving.main import TOPICS_IN
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import (
@@ -68,7 +68,7 @@ class Serving:
 
     def client_of(self, front: Front) -> httpx.AsyncClient:
         """A client of the application."""
-        transport = httpx.ASGITransport(front.application(), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(application(front), raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://serving")
 
     def hold(self, name: str, predictor: FakePredictor) -> FakePredictor:

@@ -16,12 +16,12 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.types import ASGIApp
 
-from tailrace_serving.answering import Limits
+from tailrace_serving.answering import Front, Limits
 from tailrace_serving.app import capture_of, explanations_of
 from tailrace_serving.domain.arms import Arms, Loaded, Table
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import Front
+from tailrace_serving.http import application
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import (
     RAIN,
@@ -44,7 +44,7 @@ def serving() -> ASGIApp:
     explanations = explanations_of(ServingSettings(), artefacts, meter)
     capture = capture_of(ServingSettings(), FakeEventLog(), meter, explanations)
     desk = Desk(FixedClock(), lambda: "made", meter)
-    return Front(table, lambda: None, capture, desk, Limits(100_000, 50), explanations).application()
+    return application(Front(table, lambda: None, capture, desk, Limits(100_000, 50), explanations))
 
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", serving())

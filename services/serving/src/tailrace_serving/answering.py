@@ -7,28 +7,27 @@ it, explained, the answer is encoded and captured, and then it is sent. Every re
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from tailrace_serving import bodies, handlers
 from tailrace_serving.bodies import Body, WentAway
+from tailrace_serving.capture import Capture
 from tailrace_serving.deadline import Deadline
-from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Member
+from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Member, Table
 from tailrace_serving.domain.binary import Wire
 from tailrace_serving.domain.explanation import Explanation
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.nesting import check_depth
 from tailrace_serving.domain.question import Question
 from tailrace_serving.domain.refusal import Kind, Refused
-from tailrace_serving.handlers import Inference
-
-if TYPE_CHECKING:
-    from tailrace_serving.http import Front
+from tailrace_serving.explanations import Explanations
+from tailrace_serving.handlers import Desk, Inference
 
 STATUS: dict[Kind, int] = {
     "malformed": 400,
@@ -89,6 +88,18 @@ class Limits:
     max_requests: int = 256
     request_seconds: float = 30
     max_explained_rows: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What all routes share. `waiting` says what readiness waits for, or None."""
+
+    table: Table
+    waiting: Callable[[], str | None]
+    capture: Capture
+    desk: Desk
+    limits: Limits
+    explanations: Explanations
 
 
 @dataclass(slots=True)

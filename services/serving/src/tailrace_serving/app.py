@@ -26,14 +26,14 @@ from tailrace_serving.adapters.artefacts import StoredArtefacts
 from tailrace_serving.adapters.kafka import PredictionTopic
 from tailrace_serving.adapters.ledger import FileLedger, NoLedger
 from tailrace_serving.adapters.replies import RecentReplies
-from tailrace_serving.answering import Limits
+from tailrace_serving.answering import Front, Limits
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader, Routes
 from tailrace_serving.domain.arms import Table
 from tailrace_serving.domain.buffer import CaptureBuffer
 from tailrace_serving.explanations import Explanations
 from tailrace_serving.handlers import Desk
-from tailrace_serving.http import Front
+from tailrace_serving.http import application
 from tailrace_serving.measuring import Measuring
 from tailrace_serving.metrics import INSTRUMENTS
 from tailrace_serving.ports import Artefacts, EventLog, Ledger, Meter
@@ -102,7 +102,7 @@ def create_service(
                 explanations=explanations,
             ),
         },
-        front.application(),
+        application(front),
         [measuring, capture, *followers, loader],
         producer=producer,
         metrics=metrics,

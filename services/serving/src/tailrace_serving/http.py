@@ -7,7 +7,6 @@ Every refusal is `{"error": sentence}`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,63 +17,57 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tailrace_serving.answering import STATUS, Answering, AtOnce, Limits
-from tailrace_serving.capture import Capture
+from tailrace_serving.answering import STATUS, Answering, AtOnce, Front
 from tailrace_serving.domain import binary, explained_form, oip, rowform
-from tailrace_serving.domain.arms import Arms, Member, Table
+from tailrace_serving.domain.arms import Arms, Member
 from tailrace_serving.domain.refusal import Refused, brief
-from tailrace_serving.explanations import Explanations
-from tailrace_serving.handlers import Desk
 from tailrace_serving.openapi import VERSION, document
 
 _ENCODE = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Front:
-    """What the routes share. `waiting` says what readiness waits for, or None."""
+def application(front: Front) -> ASGIApp:
+    """The whole front: the busiest path is taken before any router looks at it."""
+    at_once = AtOnce()
+    infer = Answering(front, at_once, oip.InferRequest, oip, binary)
+    predict = Answering(front, at_once, rowform.PredictRequest, rowform)
+    of_tensors, of_rows = explained_form.OfTensors(), explained_form.OfRows()
+    explain = Answering(front, at_once, explained_form.ExplainRequest, of_tensors, binary, explaining=of_tensors)
+    explain_rows = Answering(front, at_once, explained_form.ExplainRowsRequest, of_rows, explaining=of_rows)
+    rest = Starlette(
+        routes=[
+            Route("/v2/models/{model}/infer", infer, methods=["POST"]),
+            Route("/v2/models/{model}/versions/{version}/infer", infer, methods=["POST"]),
+            Route("/v2/models/{model}/explain", explain, methods=["POST"]),
+            Route("/v2/models/{model}/versions/{version}/explain", explain, methods=["POST"]),
+            Route("/v1/models/{model}/predict", predict, methods=["POST"]),
+            Route("/v1/models/{model}/explain", explain_rows, methods=["POST"]),
+            *Reading(front).routes(),
+        ],
+        exception_handlers=HANDLERS,
+    )
 
-    table: Table
-    waiting: Callable[[], str | None]
-    capture: Capture
-    desk: Desk
-    limits: Limits
-    explanations: Explanations
+    async def dispatched(scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path.endswith("/infer") and path.startswith("/v2/models/") and scope["method"] == "POST":
+            model = path[len("/v2/models/") : -len("/infer")]
+            if model and "/" not in model:
+                scope["path_params"] = {"model": model}
+                await infer(scope, receive, send)
+                return
+        await rest(scope, receive, send)
 
-    def application(self) -> ASGIApp:
-        """The whole front: the busiest path is taken before any router looks at it."""
-        at_once = AtOnce()
-        infer = Answering(self, at_once, oip.InferRequest, oip, binary)
-        predict = Answering(self, at_once, rowform.PredictRequest, rowform)
-        of_tensors, of_rows = explained_form.OfTensors(), explained_form.OfRows()
-        explain = Answering(self, at_once, explained_form.ExplainRequest, of_tensors, binary, explaining=of_tensors)
-        explain_rows = Answering(self, at_once, explained_form.ExplainRowsRequest, of_rows, explaining=of_rows)
-        rest = Starlette(
-            routes=[
-                Route("/v2/models/{model}/infer", infer, methods=["POST"]),
-                Route("/v2/models/{model}/versions/{version}/infer", infer, methods=["POST"]),
-                Route("/v2/models/{model}/explain", explain, methods=["POST"]),
-                Route("/v2/models/{model}/versions/{version}/explain", explain, methods=["POST"]),
-                Route("/v1/models/{model}/predict", predict, methods=["POST"]),
-                Route("/v1/models/{model}/explain", explain_rows, methods=["POST"]),
-                *self._reading(),
-            ],
-            exception_handlers=HANDLERS,
-        )
+    return ServerErrorMiddleware(dispatched, handler=failed)
 
-        async def dispatched(scope: Scope, receive: Receive, send: Send) -> None:
-            path: str = scope["path"]
-            if path.endswith("/infer") and path.startswith("/v2/models/") and scope["method"] == "POST":
-                model = path[len("/v2/models/") : -len("/infer")]
-                if model and "/" not in model:
-                    scope["path_params"] = {"model": model}
-                    await infer(scope, receive, send)
-                    return
-            await rest(scope, receive, send)
 
-        return ServerErrorMiddleware(dispatched, handler=failed)
+class Reading:
+    """The routes that only tell."""
 
-    def _reading(self) -> list[BaseRoute]:
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    def routes(self) -> list[BaseRoute]:
+        """All of them."""
         return [
             Route("/v2", self._server),
             Route("/v2/health/live", self._live),
@@ -93,7 +86,7 @@ class Front:
         return _json(200, {"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        reason = self.waiting()
+        reason = self._front.waiting()
         return _json(503, {"ready": False, "error": reason}) if reason else _json(200, {"ready": True})
 
     async def _metadata(self, request: Request) -> Response:
@@ -107,12 +100,12 @@ class Front:
         return _json(200 if ready else 503, body)
 
     def _asked(self, request: Request) -> tuple[Arms, Member | None]:
-        arms = self.table.find(request.path_params["model"])
+        arms = self._front.table.find(request.path_params["model"])
         version = request.path_params.get("version")
         return arms, arms.named(version) if version else None
 
     async def _openapi(self, _: Request) -> Response:
-        return _json(200, document(self.limits.max_body_bytes, self.limits.max_rows))
+        return _json(200, document(self._front.limits.max_body_bytes, self._front.limits.max_rows))
 
 
 def _json(status: int, content: Any) -> Response:
