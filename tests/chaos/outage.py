@@ -39,13 +39,15 @@ class Outage:
     kind: Kind
     rate: float
     say: Say
+    max_events: int = 100_000
+    """What serving may hold; beyond that it loses answers, and counts them."""
 
     async def run(self, seconds: float, beside_seconds: float) -> list[Row]:
         """So long away, so long before and after; the phases are told, and the verdict given back."""
         async with Site(self.kafka.bootstrap, f"{self.kind}-", self.folder) as site:
             await site._follower.stop()
             await site.champion()
-            serving = site.process(TAILRACE_LOG_LEVEL="error")
+            serving = site.process(TAILRACE_LOG_LEVEL="error", TAILRACE_CAPTURE_MAX_EVENTS=str(self.max_events))
             serving.start()
             try:
                 await eventually(serving.ready, seconds=READY_SECONDS)
@@ -98,6 +100,7 @@ class Outage:
         keys = [(record.key or b"").decode() for records in logs["prediction-events"].values() for record in records]
         published = set(keys)
         failures = [each for phase in phases for each in phase.failures]
+        self.say(f"{int(lost):,} of {len(caller.answered):,} answers are counted as lost")
         self.say(f"{len(keys) - len(published)} events stand on the topic twice, under the same id")
         return [
             Row("failed questions", 0, len(failures), tuple(failures[:3])),

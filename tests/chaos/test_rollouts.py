@@ -52,9 +52,11 @@ async def test_every_answer_during_an_outage_is_accounted_for(
     broker_of_its_own: Callable[[], OwnBroker], tmp_path: Path, kind: Kind
 ) -> None:
     """A broker that stops, or hangs, would fail inferences, or leave holes that nobody counted."""
-    outage = Outage(broker_of_its_own().kafka, tmp_path, kind, rate=50, say=print)
+    said: list[str] = []
+    outage = Outage(broker_of_its_own().kafka, tmp_path, kind, rate=50, say=said.append, max_events=200)
     rows = await outage.run(8, 3)
     assert all(row.holds for row in rows), "\n" + table(rows)
+    assert not any(each.startswith("0 of") for each in said), said
 
 
 def test_the_verdict_sees_a_lost_and_a_doubled_move() -> None:
