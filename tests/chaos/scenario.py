@@ -27,7 +27,8 @@ from tests.chaos.readout import Readout, Row
 from tests.chaos.truth import READ, verdict
 from tests.chaos.worker import Point
 
-READY_SECONDS, STRIKE_SECONDS, END_SECONDS = 120, 120, 300
+READY_SECONDS, STRIKE_SECONDS, END_SECONDS = 120, 180, 300
+ALONE_AFTER_SECONDS = 60
 _TURN_SECONDS = 0.2
 
 Say = Callable[[str], None]
@@ -100,15 +101,28 @@ class Scenario:
             self.say(f"{victim.name} killed at random, {number + 1} of {kills}")
 
     async def strike_at(self, roles: str, name: str, point: Point) -> None:
-        """Let a process of the group run into the point. A frozen one wakes when the others have its partitions."""
-        victim = self.members[roles][0]
-        began = time.monotonic()
+        """Let a process of the group run into the point. A frozen one wakes when the others have its partitions.
+
+        All that the point waits for may lie in another process's partitions (the partials of one model lie in one). After
+        a while the others are killed, so that the victim gets them, and come back when it is there.
+        """
+        victim, *others = self.members[roles]
+        began, alone = time.monotonic(), False
         victim.kill()
         victim.start_at(point)
         while victim.ended is None and not victim.frozen:
-            if time.monotonic() - began > STRIKE_SECONDS:
+            waited = time.monotonic() - began
+            if waited > STRIKE_SECONDS:
                 raise AssertionError(f"{victim.name} did not come to the point {name!r} ({point})")
+            if waited > ALONE_AFTER_SECONDS and not alone:
+                alone = True
+                for other in others:
+                    other.kill()
             await asyncio.sleep(_TURN_SECONDS)
+        if alone:
+            for other in others:
+                other.start()
+                await eventually(other.ready, seconds=READY_SECONDS)
         if victim.frozen:
             await asyncio.sleep(SESSION_SECONDS + 4)
             victim.thaw()
@@ -116,7 +130,7 @@ class Scenario:
             victim.kill()
             victim.kills += 1
             victim.start()
-        self.say(f"{victim.name} {name}, after {time.monotonic() - began:.0f} s")
+        self.say(f"{victim.name} {name}, after {time.monotonic() - began:.0f} s{', alone' if alone else ''}")
 
     async def strike_at_points(self, roles: str, chosen: Sequence[tuple[str, str, Point]]) -> None:
         """Strike at each of these (role, name, point), one after another."""
