@@ -33,8 +33,6 @@ READ = (
     "labelled-examples",
     "dead-letters",
 )
-REMEMBERED = 2_000
-"""Identities that a reader of examples remembers: as many as the online learner does."""
 _MAX_WIND = 200.0
 
 
@@ -192,7 +190,7 @@ def _examples(expected: Truth, logs: Logs) -> Iterator[Row]:
     """Of each prediction the newest answer once, and no answer twice."""
     taken: dict[str, list[ExampleLabelled]] = defaultdict(list)
     for records in logs["labelled-examples"].values():
-        seen = HighWater(REMEMBERED)
+        seen = HighWater()
         for record in records:
             example = ExampleLabelled.model_validate_json(record.value or b"")
             if seen.admit(example.trigger, (example.prediction_id, example.label_revision)):

@@ -72,6 +72,23 @@ def test_identities_are_remembered_up_to_the_capacity() -> None:
     assert marks.admit(trigger(5), ("first", 0)), "the oldest identity has been forgotten"
 
 
+def test_the_identities_of_a_partition_outlast_the_others() -> None:
+    """While a killed joiner is not replaced, the others go on; its last examples would then be learned twice."""
+    marks = HighWater(capacity=2)
+    assert marks.admit(trigger(1, partition=0), ("first", 0))
+    for offset in range(10):
+        assert marks.admit(trigger(offset, partition=1), (f"other {offset}", 0))
+    assert not marks.admit(trigger(2, partition=0), ("first", 0))
+
+
+def test_identities_of_older_dumps_count_for_every_partition() -> None:
+    """After an upgrade a restarted reader would apply its newest facts once more."""
+    marks = HighWater()
+    marks.load({"marks": [], "identities": [["id", 1]]})
+    assert not marks.admit(trigger(5, partition=3), ("id", 1))
+    assert marks.admit(trigger(6, partition=3), ("id", 2))
+
+
 def test_an_older_revision_is_old() -> None:
     """A corrected label would be taken back when its first value came again under another trigger."""
     marks = HighWater()

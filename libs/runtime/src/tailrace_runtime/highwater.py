@@ -13,15 +13,20 @@ below, everything is an echo: a publisher has no more than that uncommitted in h
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 from tailrace_contracts.ranges import Log, Trigger
 
 Identity = tuple[Hashable, int]
+_UNKNOWN = -1
 
 REACH = 1_000
 """Records of one trigger log that a publisher may have published and not committed, at most."""
+
+TOPICS_MET = 2
+"""Topics that a publisher of facts with an identity meets: predictions and labels."""
 
 
 class HighWater:
@@ -33,9 +38,9 @@ class HighWater:
     (True, False)
     """
 
-    def __init__(self, capacity: int = 10_000) -> None:
+    def __init__(self, capacity: int = TOPICS_MET * REACH) -> None:
         self._marks: dict[Log, int] = {}
-        self._identities: dict[Hashable, int] = {}
+        self._identities: defaultdict[int, dict[Hashable, int]] = defaultdict(dict)
         self._capacity = capacity
 
     def admit(self, trigger: Trigger, identity: Identity | None = None) -> bool:
@@ -45,26 +50,31 @@ class HighWater:
         if trigger.offset <= (mark if identity is None else mark - REACH):
             return False
         self._marks[log] = max(mark, trigger.offset)
-        return identity is None or self._admit_identity(identity)
+        return identity is None or self._admit_identity(identity, trigger.partition)
 
     def through(self, log: Log) -> int:
         """The newest offset applied from this trigger log; -1 before the first."""
         return self._marks.get(log, -1)
 
-    def _admit_identity(self, identity: Identity) -> bool:
+    def _admit_identity(self, identity: Identity, partition: int) -> bool:
         what, revision = identity
-        if revision <= self._identities.get(what, -1):
+        known = self._identities[partition]
+        if revision <= max(known.get(what, -1), self._identities[_UNKNOWN].get(what, -1)):
             return False
-        self._identities[what] = revision
-        if len(self._identities) > self._capacity:
-            del self._identities[next(iter(self._identities))]
+        known[what] = revision
+        if len(known) > self._capacity:
+            del known[next(iter(known))]
         return True
 
     def dump(self) -> dict[str, Any]:
         """Marks and identities as plain JSON data, to be stored in one write with the state that they guard."""
         return {
             "marks": self.marks(),
-            "identities": [[_plain(what), revision] for what, revision in self._identities.items()],
+            "identities": [
+                [_plain(what), revision, partition]
+                for partition, known in sorted(self._identities.items())
+                for what, revision in known.items()
+            ],
         }
 
     def marks(self) -> list[list[Any]]:
@@ -72,12 +82,12 @@ class HighWater:
         return [[log.topic, log.partition, offset] for log, offset in sorted(self._marks.items())]
 
     def load(self, dumped: Mapping[str, Any]) -> None:
-        """Become what was dumped."""
+        """Become what was dumped. Identities without their partition, as others store them, count for all of them."""
         self._marks = {Log(topic, partition): offset for topic, partition, offset in dumped.get("marks", [])}
-        self._identities = {}
-        for what, revision in dumped.get("identities", []):
-            known = self._identities.get(_hashable(what), -1)
-            self._identities[_hashable(what)] = max(known, revision)
+        self._identities.clear()
+        for what, revision, *partition in dumped.get("identities", []):
+            known = self._identities[partition[0] if partition else _UNKNOWN]
+            known[_hashable(what)] = max(known.get(_hashable(what), -1), revision)
 
 
 def _plain(identity: Hashable) -> Any:

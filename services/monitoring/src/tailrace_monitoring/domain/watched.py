@@ -66,7 +66,7 @@ class ModelWatch:
     # ------------------------------------------------------------ what has been applied
 
     def _marks(self, name: str) -> HighWater:
-        seen = HighWater(capacity=self.trail.length)
+        seen = HighWater()
         identities = [[step.prediction_id, step.label_revision] for step in self.trail.since(0)]
         seen.load({"marks": self.state.marks.get(name, []), "identities": identities})
         return seen

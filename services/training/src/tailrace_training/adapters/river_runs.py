@@ -12,7 +12,7 @@ from tailrace_contracts.ranges import Log
 from tailrace_contracts.spec import ModelSpec, OnlineLearner
 from tailrace_runtime.highwater import HighWater
 from tailrace_training.domain.metrics import scoring
-from tailrace_training.domain.online import REMEMBERED, OnlineRun
+from tailrace_training.domain.online import OnlineRun
 
 if TYPE_CHECKING:
     from tailrace_models import RiverModel
@@ -32,7 +32,7 @@ class RiverRuns:
 
     def marks(self) -> HighWater:
         """Marks for a new run."""
-        return HighWater(REMEMBERED)
+        return HighWater()
 
     def seal(self, run: OnlineRun) -> bytes:
         """The run as a signed envelope: equal runs give equal bytes."""

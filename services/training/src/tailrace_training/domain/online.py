@@ -18,9 +18,6 @@ from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import ClassLabel, Label, OnlineLearner
 from tailrace_training.domain.metrics import Prequential, PrequentialErrors
 
-REMEMBERED = 8_000
-"""Identities of examples kept against a second coming under another trigger: more than one batch of the joiner."""
-
 
 class Answer(Protocol):
     """What a learner answers."""
