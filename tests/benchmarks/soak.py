@@ -64,6 +64,11 @@ class Load:
         """How long it lasts."""
         return (self.minutes + self.warm_up) * 60
 
+    @property
+    def records(self) -> float:
+        """Records a second: an event, and its label where there is one."""
+        return self.rate * (2 if "join" in self.roles else 1)
+
     def started(self, bootstrap: str) -> subprocess.Popen[bytes]:
         """The generator; it goes on a little longer than it is needed."""
         labels = ("--labels",) if "join" in self.roles else ()
@@ -168,7 +173,8 @@ async def soak(settings: IngestionSettings, folder: Path, load: Load) -> bool:
                 used = used or {member.name: cpu_seconds(member) for member in members}
                 samples.take(elapsed, members)
         samples.cpu = {member.name: cpu_seconds(member) - used[member.name] for member in members}
-        behind = {name: count for name, count in (await lag(members)).items() if count > load.rate * MAX_LAG_SECONDS}
+        late = load.records * MAX_LAG_SECONDS
+        behind = {name: count for name, count in (await lag(members)).items() if count > late}
     finally:
         if generating is not None:
             generating.kill()
