@@ -48,11 +48,8 @@ async def run(bootstrap: str, source: str, count: int, kept: str) -> None:
             loghandlers=[],
             worker_redirect_stdouts=False,
         )
-        table = app.Table(
-            "statistics",
-            partitions=4,
-            schema=faust.Schema(key_type=str, value_type=bytes, value_serializer="raw"),
-        )
+        raw = faust.Schema(key_type=str, value_type=bytes, value_serializer="raw") if kept == "same" else None
+        table = app.Table("statistics", partitions=4, schema=raw)
         events = app.topic(source, key_type=bytes, value_type=bytes, value_serializer="raw")
         out = app.topic(f"{name}-out", key_type=bytes, value_type=bytes, value_serializer="raw")
         decode = msgspec.json.Decoder(dict[str, Any]).decode

@@ -27,8 +27,9 @@ def run(bootstrap: str, source: str, count: int, kept: str) -> None:
         nonlocal seen
         if not seen:
             began[:] = [time.perf_counter(), time.process_time()]
+        get, put = (state.get, state.set) if kept == "moments" else (state.get_bytes, state.set_bytes)
         for feature, number in event["features"].items():
-            state.set_bytes(feature, updated(state.get_bytes(feature), number))
+            put(feature, updated(get(feature), number))
         seen += 1
         return event
 

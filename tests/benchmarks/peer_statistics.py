@@ -2,14 +2,15 @@
 
 `moments` are count, mean, squared deviations, least and largest value. `same` is what a partial has of a numerical column:
 those, what is missing or outside the limits, a KLL sketch of the quantiles, a sketch of the distinct values (HyperLogLog
-of datasketches, where `validate` has its own in numpy) and the frequent values. State is bytes, so that a store need not
-escape it; each update reads it, changes it and writes it, as state kept by key and event does.
+of datasketches, where `validate` has its own in numpy) and the frequent values, as bytes. Each update reads what is kept,
+changes it and writes it, as state kept by key and event does.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 KLL_K = 200
@@ -20,16 +21,16 @@ _MOMENTS = struct.Struct("<qqqdddd")
 _SIZES = struct.Struct("<ii")
 
 
-def moments(known: bytes | None, value: float | None) -> bytes:
+def moments(known: list[float] | None, value: float | None) -> list[float]:
     """Count, mean, squared deviations (Welford), least and largest value, with one value more."""
     if value is None:
-        return known or b"null"
+        return known or [0, 0.0, 0.0, math.inf, -math.inf]
     if known is None:
-        return json.dumps([1, value, 0.0, value, value]).encode()
-    count, mean, m2, least, most = json.loads(known)
+        return [1, value, 0.0, value, value]
+    count, mean, m2, least, most = known
     delta = value - mean
     mean += delta / (count + 1)
-    return json.dumps([count + 1, mean, m2 + delta * (value - mean), min(least, value), max(most, value)]).encode()
+    return [count + 1, mean, m2 + delta * (value - mean), min(least, value), max(most, value)]
 
 
 def same(known: bytes | None, value: float | None) -> bytes:
@@ -70,4 +71,4 @@ def _sketches() -> Any:
     return datasketches
 
 
-KEEPS = {"moments": moments, "same": same}
+KEEPS: dict[str, Callable[[Any, float | None], Any]] = {"moments": moments, "same": same}

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ BATCH = 5_000
 PARTITIONS = 4
 WORDS = ("red", "green", "blue", "violet")
 FETCH_BYTES = 4 * 1024 * 1024
+PARTS = 5
+"""Of a long window, for `curve`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +191,38 @@ async def bare(settings: IngestionSettings, count: int, look: Callable[[Any], An
 
 async def validate(settings: IngestionSettings, count: int) -> Pace:
     """The pace of the role, from its first batch on."""
+    return (await paces(settings, count, 1))[0]
+
+
+async def paces(settings: IngestionSettings, count: int, parts: int) -> list[Pace]:
+    """The pace of the role in each of so many equal parts of the log, from its first batch on."""
     stop = asyncio.Event()
     service = app.create_service(HTTP_IN, TOPICS_IN, settings)
     task = asyncio.create_task(service.run(stop))
     done = {"role": "validate", "topic": "prediction-events", "outcome": "done"}
-    await eventually(lambda: service.metrics.value("tailrace_events_total", **done) > 0, 60, 0.005)
-    first = int(service.metrics.value("tailrace_events_total", **done))
-    with pace(count - first) as found:
-        await eventually(lambda: service.metrics.value("tailrace_events_total", **done) >= count, 600, 0.02)
+
+    def seen() -> int:
+        return int(service.metrics.value("tailrace_events_total", **done))
+
+    await eventually(lambda: seen() > 0, 60, 0.005)
+    found = []
+    for part in range(parts):
+        first, until = seen(), count * (part + 1) // parts
+        began, cpu = time.perf_counter(), process_seconds()
+        await eventually(partial(_reached, seen, until), 600, 0.02)
+        passed = seen() - first
+        rate, spent = passed / (time.perf_counter() - began), process_seconds() - cpu
+        found.append(Pace(rate, spent / passed * 1e6))
     stop.set()
     await task
     forwarded = await end_of(settings, "predictions")
     if forwarded != count:
         raise SystemExit(f"{forwarded} events were forwarded, not {count}")
     return found
+
+
+def _reached(seen: Callable[[], int], count: int) -> bool:
+    return seen() >= count
 
 
 def process_seconds() -> float:
@@ -241,20 +262,22 @@ async def rate(load: Load) -> None:
 
 
 async def curve(load: Load) -> None:
-    """Cost by features, by events, and by the length of a window's history."""
+    """Cost by features, with as many values in all; then by the length of the history, all of it in one window."""
     for features in (4, 16, 64, 256):
-        await _point(Load(events=max(load.events // features, 5_000), features=features), "features")
-    for events in (load.events // 20, load.events // 5, load.events):
-        await _point(Load(events=events), "events, all in one window")
-
-
-async def _point(load: Load, what: str) -> None:
+        each = Load(events=max(load.events * 4 // features, 20_000), features=features)
+        with broker(each) as settings:
+            await create_all(settings)
+            size = await filled(settings, each)
+            found = await validate(settings, each.events)
+        by_value = found.cpu / features
+        print(
+            f"{features} features, {each.events} events of {size:.0f} bytes: {found}, {by_value:.3f} a million values"
+        )
     with broker(load) as settings:
         await create_all(settings)
-        size = await filled(settings, load)
-        found = await validate(settings, load.events)
-    by_value = found.cpu / load.features
-    print(f"{what}: {load.events} events, {load.features} features, {size:.0f} bytes: {found}, {by_value:.3f} a value")
+        await filled(settings, load)
+        for part, found in enumerate(await paces(settings, load.events, PARTS), 1):
+            print(f"{load.features} features, through event {load.events * part // PARTS} of one window: {found}")
 
 
 def main() -> None:
