@@ -114,6 +114,13 @@ async def test_a_group_that_never_committed_begins_with_the_log() -> None:
     assert all(hasattr(event, "message") for event in world.role._unsettled.events)
 
 
+async def test_where_nothing_is_known_a_few_records_are_read() -> None:
+    """The whole topic, a week of it, would be read into memory whenever a rebalance came at a bad time."""
+    world = Role()
+    await world.role._agent(Handed(5_000))
+    assert world.taken == list(range(4_900, 5_001))
+
+
 async def test_after_a_rebalance_a_partition_begins_where_it_was_committed() -> None:
     """What another process has done meanwhile would be read and folded again; what this one had in hand be lost."""
     world = Role()

@@ -40,6 +40,7 @@ STOP_SECONDS = 8.0
 GATHER_SECONDS = 0.02
 """From the first partial to the settling: those of one tick of `validate` come together."""
 _MOST_UNSETTLED = 2_000
+_LOOK_BACK = 100
 _PART = f"role {ROLE}"
 
 Read = Callable[[LogRange], AsyncIterator[Sequence[Record]]]
@@ -240,12 +241,13 @@ class FaustAggregation:
 
         Faust drops the record that it is handing over when partitions are shared out anew, and goes on behind it. Holes
         that compaction or retention left look the same; reading them gives nothing. A partition begins where it was
-        committed; a group that never committed begins with the log, whose first record may be the one that is dropped.
+        committed. Where that is not known (nothing was, or Faust has forgotten it in the middle of a rebalance), what is
+        dropped is at most the few records in hand.
         """
         partition, offset = message.partition, message.offset
         committed = self._faust.app.consumer._committed_offset.get(message.tp)  # noqa: SLF001
         begun = self._next.get(partition, committed)
-        expected = begun or 0
+        expected = max(offset - _LOOK_BACK, 0) if begun is None else begun
         self._next[partition] = max(expected, offset + 1)
         if offset <= expected:
             return
