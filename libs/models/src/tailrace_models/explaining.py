@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from tailrace_contracts.events import FeatureValue
+from tailrace_contracts.spec import ClassLabel, Label
 from tailrace_models import shapley
+from tailrace_models.encoding import Row
 from tailrace_models.shapley import Floats, Integers, Mask
 
 Method = Literal["linear-exact", "sampling-shapley"]
 Scale = Literal["log-odds", "probability", "value"]
-Row = Mapping[str, FeatureValue]
 
 REFERENCE_ROWS = 100
 """Rows of a reference that explanations start from, at most; evenly spread over those that there are."""
@@ -116,29 +116,29 @@ class Explainer:
 
     def _told_exactly(self, exact: Exact) -> Explained:
         return Explained(
-            "linear-exact",
-            self._model.adding_scale,
-            exact.base_value,
-            exact.base_value + float(exact.contributions.sum()),
-            self._named(exact.contributions),
-            {},
-            0,
-            len(self.reference.rows),
-            self.reference.sha256,
+            method="linear-exact",
+            scale=self._model.adding_scale,
+            base_value=exact.base_value,
+            output=exact.base_value + float(exact.contributions.sum()),
+            contributions=self._named(exact.contributions),
+            standard_errors={},
+            permutations=0,
+            reference_rows=len(self.reference.rows),
+            reference_sha256=self.reference.sha256,
         )
 
     def _told_by_sampling(self, found: shapley.Sampled, permutations: int, rows: int) -> Explained:
         known = not np.isnan(found.standard_errors).any()
         return Explained(
-            "sampling-shapley",
-            self._model.answering_scale,
-            found.base_value,
-            found.output,
-            self._named(found.contributions),
-            self._named(found.standard_errors) if known else {},
-            permutations,
-            rows,
-            self.reference.sha256,
+            method="sampling-shapley",
+            scale=self._model.answering_scale,
+            base_value=found.base_value,
+            output=found.output,
+            contributions=self._named(found.contributions),
+            standard_errors=self._named(found.standard_errors) if known else {},
+            permutations=permutations,
+            reference_rows=rows,
+            reference_sha256=self.reference.sha256,
         )
 
     def _named(self, values: Floats) -> dict[str, float]:
@@ -151,6 +151,11 @@ def thinned(reference: Reference) -> Reference:
     if len(rows) <= REFERENCE_ROWS:
         return reference
     return Reference([rows[at * len(rows) // REFERENCE_ROWS] for at in range(REFERENCE_ROWS)], reference.sha256)
+
+
+def scales_of(label: Label) -> tuple[Scale, Scale]:
+    """On which scale a model of this label adds, if it does, and on which it answers."""
+    return ("log-odds", "probability") if isinstance(label, ClassLabel) else ("value", "value")
 
 
 def digest_of(rows: Sequence[Row]) -> str:

@@ -5,19 +5,17 @@ Mixed rows are made of encoded columns, many at a time, and answered in one call
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tailrace_contracts.events import FeatureValue
-from tailrace_contracts.spec import ClassLabel, ModelSpec, NumericalFeature
-from tailrace_models.explaining import Exact, Exactly, Mixing, Scale
+from tailrace_contracts.spec import ModelSpec, NumericalFeature
+from tailrace_models.encoding import Row
+from tailrace_models.explaining import Exact, Exactly, Mixing, scales_of
 from tailrace_models.onnx_adding import AddingGraph, DoesNotAdd, Sum
 from tailrace_models.shapley import Floats, Integers, Mask
-
-Row = Mapping[str, FeatureValue]
 
 SLICE_ROWS = 256
 
@@ -48,9 +46,7 @@ class OnnxExplainable:
 
     def __init__(self, model: Network, graph: bytes | None, spec: ModelSpec, output: str) -> None:
         self.names = spec.feature_names
-        classes = isinstance(spec.label, ClassLabel)
-        self.adding_scale: Scale = "log-odds" if classes else "value"
-        self.answering_scale: Scale = "probability" if classes else "value"
+        self.adding_scale, self.answering_scale = scales_of(spec.label)
         self._model = model
         self._graph = graph
         self._output = output

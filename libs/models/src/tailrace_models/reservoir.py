@@ -20,12 +20,11 @@ import numpy.typing as npt
 
 from tailrace_contracts.events import FeatureValue
 from tailrace_contracts.spec import Feature, NumericalFeature
-from tailrace_models.encoding import number
+from tailrace_models.encoding import Row, number
 
 CAPACITY = 100
 MEMORY = 2_000
 
-Row = Mapping[str, FeatureValue]
 Packed = npt.NDArray[Any]
 _ABSENT = -1
 
@@ -40,7 +39,6 @@ class Reservoir:
         ]
         self._places = [{word: place for place, word in enumerate(words)} for _, words in self._categorical]
         self._numbers: Packed = np.empty((0, len(self._numerical)), np.dtype("<f4"))
-        self._full = False
         self._words: Packed = np.empty((0, len(self._categorical)), np.dtype("<i2"))
 
     def __len__(self) -> int:
@@ -49,7 +47,7 @@ class Reservoir:
 
     def learn(self, count: int, features: Row) -> None:
         """See example number `count`, from 1."""
-        place = _drawn(count) if self._full else len(self)
+        place = _drawn(count) if len(self) == CAPACITY else len(self)
         if place >= CAPACITY:
             return
         with np.errstate(over="ignore"):
@@ -61,7 +59,6 @@ class Reservoir:
         if place == len(self):
             self._numbers = np.vstack([self._numbers, numbers[None]])
             self._words = np.vstack([self._words, np.array(words, self._words.dtype)[None]])
-            self._full = len(self) == CAPACITY
         else:
             self._numbers[place], self._words[place] = numbers, words
 
@@ -93,7 +90,6 @@ class Reservoir:
         if written is not None:
             made._numbers = _unpacked(written["numbers"], written["rows"], made._numbers)
             made._words = _unpacked(written["words"], written["rows"], made._words)
-            made._full = len(made) == CAPACITY
         return made
 
 

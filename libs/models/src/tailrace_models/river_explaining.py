@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tailrace_contracts.spec import ClassLabel
-from tailrace_models.explaining import Exact, Exactly, Mixing, Scale
-from tailrace_models.river_linear import Linear, Row
+from tailrace_models.encoding import Row
+from tailrace_models.explaining import Exact, Exactly, Mixing, scales_of
+from tailrace_models.river_linear import Linear
 from tailrace_models.river_model import RiverModel
 from tailrace_models.shapley import Floats, Integers, Mask
 
@@ -33,9 +33,7 @@ class RiverExplainable:
 
     def __init__(self, model: RiverModel) -> None:
         self.names = tuple(each.name for each in model.features)
-        classes = isinstance(model.label, ClassLabel)
-        self.adding_scale: Scale = "log-odds" if classes else "value"
-        self.answering_scale: Scale = "probability" if classes else "value"
+        self.adding_scale, self.answering_scale = scales_of(model.label)
         self._model = model
 
     def exactly(self, rows: Sequence[Row]) -> Exactly | None:
@@ -45,26 +43,19 @@ class RiverExplainable:
 
     def mixing(self, row: Row, rows: Sequence[Row]) -> Mixing:
         """One row after the other, as river has it."""
-        values = [row.get(name) for name in self.names]
-        others = [[each.get(name) for name in self.names] for each in rows]
 
         def mixed(chosen: Mask, places: Integers) -> Floats:
             return np.array(
                 [
-                    self._answer(
-                        dict(
-                            zip(
-                                self.names,
-                                [a if mine else b for mine, a, b in zip(mask, values, others[place], strict=True)],
-                                strict=True,
-                            )
-                        )
-                    )
+                    self._answer(self._mixed(row, rows[place], mask))
                     for mask, place in zip(chosen.tolist(), places.tolist(), strict=True)
                 ]
             )
 
         return mixed
+
+    def _mixed(self, row: Row, other: Row, chosen: Sequence[bool]) -> Row:
+        return {name: (row if mine else other).get(name) for name, mine in zip(self.names, chosen, strict=True)}
 
     def _answer(self, row: Row) -> float:
         found = self._model.predict(row)

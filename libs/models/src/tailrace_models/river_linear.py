@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from tailrace_contracts.events import FeatureValue
+from tailrace_models.encoding import Row
 from tailrace_models.shapley import Floats
-
-Row = Mapping[str, FeatureValue]
 
 
 class Linear(NamedTuple):
