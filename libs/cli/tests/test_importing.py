@@ -188,6 +188,19 @@ def test_rows_that_are_no_reference_are_refused(tmp_path: Path, name: str, text:
         reference_of(tmp_path / "nowhere.csv", rain())
 
 
+def test_rows_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it failed, a file of somebody else's would end in a traceback."""
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "rows.csv"
+    path.write_text("humidity,sky\n1,clear\n")
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(CommandError, match=r"rows.csv: cannot be read \(Permission denied\)"):
+        reference_of(path, rain())
+
+
 def test_rows_of_every_kind_are_a_reference(tmp_path: Path) -> None:
     """If it failed, the rows that a model was trained on would have to be written anew to be used."""
     rows = [{"humidity": 1.5, "sky": "clear"}, {"humidity": None, "sky": None}]

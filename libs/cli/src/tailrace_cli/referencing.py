@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ def _csv(path: Path) -> Iterator[tuple[str, Any]]:
     except (UnicodeDecodeError, csv.Error) as error:
         msg = f"{path}: not a CSV file in UTF-8 ({error}); expected CSV, Parquet or JSON lines"
         raise CommandError(msg) from None
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); name a CSV, Parquet or JSON lines file"
+        raise CommandError(msg) from None
 
 
 def _features(place: str, row: Any, spec: ModelSpec) -> dict[str, FeatureValue]:
@@ -71,7 +75,7 @@ def _number(value: Any, where: str) -> float | None:
     except (TypeError, ValueError):
         msg = f"{where} is {str(value)[:60]!r}, expected a number"
         raise CommandError(msg) from None
-    return None if found != found or abs(found) == float("inf") else found  # noqa: PLR0124  # NaN
+    return found if math.isfinite(found) else None
 
 
 def _word(value: Any) -> str | None:
