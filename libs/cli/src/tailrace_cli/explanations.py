@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from aiokafka.partitioner import murmur2
-
 from tailrace_cli.connection import CommandError, Connection
 from tailrace_contracts.events import Explanation, PredictionMade
 from tailrace_contracts.ranges import LogRange
@@ -18,6 +16,8 @@ from tailrace_runtime.archive import ArchiveFile, archived_run
 from tailrace_runtime.errors import ObjectMissing, TailraceError
 from tailrace_runtime.log import newest, read_kept
 from tailrace_runtime.objects import ObjectStore
+from tailrace_runtime.producer import partition_of
+from tailrace_runtime.records import Outgoing
 
 TOPIC = "predictions"
 
@@ -42,7 +42,7 @@ async def recorded(connection: Connection, prediction_id: str) -> PredictionMade
 async def _on_kafka(connection: Connection, key: bytes) -> bytes | None:
     ranges = list(await newest(connection.kafka, TOPIC))
     count = 1 + max((each.partition for each in ranges), default=0)
-    likely = (murmur2(key) & 0x7FFFFFFF) % count  # as Kafka's own clients place a key
+    likely = partition_of(Outgoing(TOPIC, None, key), range(count))
     for each in sorted(ranges, key=lambda held: held.partition != likely):
         async for batch in read_kept(connection.kafka, each):
             for record in batch:

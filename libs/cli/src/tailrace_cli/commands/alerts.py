@@ -13,10 +13,7 @@ from tailrace_cli.commands.options import AsJson, Model, OneModel, Reason
 from tailrace_cli.commands.rollout import tell
 from tailrace_cli.connection import CommandError, run
 from tailrace_cli.output import show
-from tailrace_contracts.events import (
-    MuteAlerts,
-    UnmuteAlerts,
-)
+from tailrace_contracts.events import MuteAlerts, UnmuteAlerts
 
 NEWEST_ALERTS = 20
 

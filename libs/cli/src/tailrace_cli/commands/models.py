@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from tailrace_cli.commands.options import AsJson, Model, Reason
+from tailrace_cli.commands.rollout import tell
 from tailrace_cli.connection import run
 from tailrace_cli.output import say, show
-from tailrace_cli.registry import issue, outcome
 from tailrace_cli.state import known
 from tailrace_contracts import load_spec
 from tailrace_contracts.events import ApplySpec, VersionChanged
@@ -22,8 +22,7 @@ def apply(
 ) -> None:
     """Make a YAML file the spec of its model: checked here, then by the registry, then in force everywhere."""
     loaded = load_spec(spec)
-    answer = run(lambda to: issue(to, loaded.model, ApplySpec(spec=loaded), reason))
-    say(outcome(answer))
+    tell(loaded.model, ApplySpec(spec=loaded), reason)
 
 
 def import_model(
