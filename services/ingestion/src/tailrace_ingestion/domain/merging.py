@@ -167,13 +167,11 @@ class ModelWindows:
 
     def forget(self, timing: Timing) -> list[PartialSummarised]:
         """Drop windows that were given out as closed and are long over; the partials that need not be stored any more."""
-        closed_to = self._watermark(timing.sources, timing.idle)
-        over = [key for key in self.windows if self._kept_until(key, timing) <= closed_to and self._is_told(key)]
-        if not over:
-            return []
-        sure_to = self._watermark(timing.sources, timing.gone)
-        held = sorted(key for key in over if self._kept_until(key, timing) > sure_to)
-        over = [key for key in over if self._kept_until(key, timing) <= sure_to] + held[:-MOST_HELD]
+        closed_to, sure_to = (self._watermark(timing.sources, silence) for silence in (timing.idle, timing.gone))
+        over = sorted(key for key in self.windows if self._kept_until(key, timing) <= closed_to)
+        held = [key for key in over if self._kept_until(key, timing) > sure_to]
+        kept = set(held[-MOST_HELD:])
+        over = [key for key in over if key not in kept and self._is_told(key)]
         dropped = [part for key in over for part in self.windows.pop(key).parts.values()]
         for key in over:
             self.state.closed.pop(key.start, None)
