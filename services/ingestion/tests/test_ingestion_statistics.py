@@ -384,15 +384,20 @@ class Tables:
         self.models[model] = value
 
 
-def test_a_record_that_is_no_partial_is_poison() -> None:
-    """One stray record on `window-partials` would stop all statistics."""
-    role = Aggregating(
+def aggregating() -> Aggregating:
+    """The role, before it has taken anything in."""
+    return Aggregating(
         FixedSpecs(applied()),
         metrics=Metrics("ingestion", INSTRUMENTS),
         window_seconds=1,
         idle_source_seconds=60,
         gone_source_seconds=86_400,
     )
+
+
+def test_a_record_that_is_no_partial_is_poison() -> None:
+    """One stray record on `window-partials` would stop all statistics."""
+    role = aggregating()
     with pytest.raises(PoisonEvent, match=r"window-partials\[0\]@7 is no partial-summarised event: model"):
         role.partial(Record("window-partials", 0, 7, 0, b"k", b"{}", ()), Tables())
 
@@ -400,24 +405,12 @@ def test_a_record_that_is_no_partial_is_poison() -> None:
 def test_the_role_keeps_in_its_tables_what_it_needs() -> None:
     """A worker that takes over would begin with nothing."""
     tables = Tables()
-    role = Aggregating(
-        FixedSpecs(applied()),
-        metrics=Metrics("ingestion", INSTRUMENTS),
-        window_seconds=1,
-        idle_source_seconds=60,
-        gone_source_seconds=86_400,
-    )
+    role = aggregating()
     for source in range(4):
         value = partial(source, 0, source + 1)
         role.partial(Record("window-partials", 1, source, 1000, None, value.encode(), ()), tables)
     assert [out.topic for out in role.due()] == ["feature-statistics"]
-    again = Aggregating(
-        FixedSpecs(applied()),
-        metrics=Metrics("ingestion", INSTRUMENTS),
-        window_seconds=1,
-        idle_source_seconds=60,
-        gone_source_seconds=86_400,
-    )
+    again = aggregating()
     again.rebuild(tables.partials.values(), tables.models.items(), set(range(4)))
     (out,) = again.due()
     window = WindowSummarised.model_validate_json(out.value or b"")
