@@ -7,6 +7,7 @@ import json
 import struct
 import threading
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tailrace_serving.domain.explanation import ToExplain, drawn, seed_of
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.refusal import Refused
 from tailrace_serving.handlers import Inference
+from tailrace_serving.http import application
 from tailrace_serving.running import InLine, Lane
 from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import (
@@ -165,6 +167,57 @@ async def test_refusals_of_explanations(serving: Serving) -> None:
         "version 4 of model 'rain' (champion) could not be explained; the service's log says why",
     )
     assert serving.events.events == []
+
+
+async def test_explanations_that_wait_keep_no_answer_out(serving: Serving) -> None:
+    """If it failed, a few dashboards that ask why would have every other request refused."""
+    await with_reference(serving)
+    predictor = Explaining()
+    serving.hold("slow", predictor)
+    await serving.learn(versioned(4, "slow", reference="rows"), deployed(4, sequence=3))
+    client = serving.client_of(replace(serving.front, limits=replace(serving.limits, max_requests=1, max_explaining=2)))
+    path, body = "/v1/models/rain/explain", {"features": RAIN}
+    held = [asyncio.create_task(client.post(path, json=body)) for _ in range(2)]
+    await eventually(lambda: len(predictor.asked) == 2)
+    refused = await client.post("/v2/models/rain/explain", json={"inputs": TENSORS})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert (await client.post("/v1/models/rain/predict", json=body)).status_code == 200
+    predictor.go.set()
+    assert [(await each).status_code for each in held] == [200, 200]
+    assert (await client.post(path, json=body)).status_code == 200
+
+
+async def test_nothing_is_explained_for_a_client_that_went_away(serving: Serving) -> None:
+    """If it failed, clients that ask and leave would keep everybody else's explanations waiting, for nobody."""
+    await with_reference(serving)
+    predictor = Explaining()
+    serving.hold("slow", predictor)
+    await serving.learn(versioned(4, "slow", reference="rows"), deployed(4, sequence=3))
+    leaves = asyncio.Event()
+    messages = iter([{"type": "http.request", "body": json.dumps({"features": RAIN}).encode()}])
+
+    async def receive() -> dict[str, Any]:
+        for message in messages:
+            return message
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        raise AssertionError("there is nobody to answer")
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/models/rain/explain", "headers": [], "query_string": b""}
+    request = asyncio.ensure_future(application(serving.front)(scope, receive, send))
+    await eventually(lambda: len(predictor.asked) == 1)
+    assert not request.done()
+    leaves.set()
+    await eventually(request.done)
+    await request
+    predictor.go.set()
+    answer = await serving.client.post("/v1/models/rain/explain", json={"features": RAIN, "prediction_id": "next"})
+    assert answer.status_code == 200
+    assert len(predictor.explained) == 1
+    assert [each.prediction_id for each in await serving.published()] == ["next"]
+    assert serving.meter.counts["tailrace_requests_refused_total", "went-away"] == 1
 
 
 # ---------------------------------------------------------------- where models run

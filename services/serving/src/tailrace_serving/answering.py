@@ -88,6 +88,7 @@ class Limits:
     max_requests: int = 256
     request_seconds: float = 30
     max_explained_rows: int = 16
+    max_explaining: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,9 @@ class Front:
 
 @dataclass(slots=True)
 class AtOnce:
-    """How many requests are being answered in this process, by whichever form."""
+    """How many requests are being answered in this process, by whichever form, and how many may be."""
 
+    most: int
     count: int = 0
 
 
@@ -161,8 +163,8 @@ class Answering(Generic[RequestT]):
 
     async def _answered(self, scope: Scope, receive: Receive, began: float) -> Wire:
         front, path, limits = self._front, scope["path_params"], self._front.limits
-        if self._at_once.count > limits.max_requests:
-            raise Refused("busy", f"{limits.max_requests} requests are being answered, expected no more; try again")
+        if self._at_once.count > self._at_once.most:
+            raise Refused("busy", f"{self._at_once.most} requests are being answered, expected no more; try again")
         arms = front.table.find(path["model"])
         body: Body | None = None
         try:
@@ -176,7 +178,8 @@ class Answering(Generic[RequestT]):
                 seconds = perf_counter() - began
                 rows = handlers.inferences(front.desk, arms, question, answered, seconds, trace=_trace(scope))
                 if self._explaining is not None:
-                    rows = await self._explained(self._explaining, request, response, rows)
+                    explained = self._explained(self._explaining, request, response, rows)
+                    rows = await bodies.while_awaited(receive, explained)
         except TimeoutError:
             raise _too_late(limits.request_seconds, arms.model, arrived=body is not None) from None
         wire = self._extension.wired(request, response) if self._extension else Wire(_ENCODE(response), None)

@@ -156,6 +156,7 @@ def limits_of(settings: ServingSettings) -> Limits:
         settings.max_requests,
         settings.request_seconds,
         settings.max_explained_rows,
+        settings.max_explaining,
     )
 
 

@@ -6,17 +6,20 @@ goes away in the middle has asked nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Receive, Scope
 
 from tailrace_serving.domain.refusal import Refused, brief
 
 HEADER_LENGTH = b"inference-header-content-length"
+T = TypeVar("T")
 
 
 class WentAway(Exception):  # noqa: N818 — a fact, as in the runtime's errors
-    """The client closed the connection before its request was whole: there is nobody to answer."""
+    """The client closed the connection before it was answered: there is nobody to answer."""
 
 
 class Body(NamedTuple):
@@ -56,6 +59,25 @@ async def _whole(receive: Receive, max_bytes: int) -> bytes:
             raise _too_large(str(size), max_bytes)
         if not message.get("more_body"):
             return chunk if len(chunks) == 1 else b"".join(chunks)
+
+
+async def while_awaited(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What work comes to that takes long enough to be worth a look after the client. Raises WentAway, and ends the work."""
+    working, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise WentAway
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _parted(body: bytes, json_length: bytes) -> Body:

@@ -28,12 +28,12 @@ _ENCODE = msgspec.json.Encoder().encode
 
 def application(front: Front) -> ASGIApp:
     """The whole front: the busiest path is taken before any router looks at it."""
-    at_once = AtOnce()
+    at_once, explaining = AtOnce(front.limits.max_requests), AtOnce(front.limits.max_explaining)
     infer = Answering(front, at_once, oip.InferRequest, oip, binary)
     predict = Answering(front, at_once, rowform.PredictRequest, rowform)
     of_tensors, of_rows = explained_form.OfTensors(), explained_form.OfRows()
-    explain = Answering(front, at_once, explained_form.ExplainRequest, of_tensors, binary, explaining=of_tensors)
-    explain_rows = Answering(front, at_once, explained_form.ExplainRowsRequest, of_rows, explaining=of_rows)
+    explain = Answering(front, explaining, explained_form.ExplainRequest, of_tensors, binary, explaining=of_tensors)
+    explain_rows = Answering(front, explaining, explained_form.ExplainRowsRequest, of_rows, explaining=of_rows)
     rest = Starlette(
         routes=[
             Route("/v2/models/{model}/infer", infer, methods=["POST"]),

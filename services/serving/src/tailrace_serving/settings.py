@@ -27,6 +27,9 @@ class ServingSettings(ServiceSettings):
         default=5, gt=0, description="for a live prediction to be explained, before its event goes without"
     )
     max_requests: int = Field(default=256, gt=0, description="answered at once; one more is refused with 429")
+    max_explaining: int = Field(
+        default=32, gt=0, description="requests for explanations at once, beside those; one more is refused with 429"
+    )
     request_seconds: float = Field(default=30, gt=0, description="for a request to arrive and be answered")
     max_pending_rows: int = Field(
         default=2_000, gt=0, description="rows waiting for the other arms before those are shed"
