@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tailrace_contracts.events import PredictionMade
 from tailrace_serving import app
-from tailrace_serving.adapters.ledger import MODELS, FileLedger
+from tailrace_serving.adapters.ledger import MODELS, FileLedger, NoLedger
 from tailrace_serving.capture import Capture
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Loaded, Member
 from tailrace_serving.domain.features import FeatureRules
@@ -171,6 +172,29 @@ async def test_what_a_killed_process_held_is_counted_by_the_next(tmp_path: Path)
     await after.stop()
     assert second.counts == {("tailrace_capture_lost_total", "rain"): 30}
     assert FileLedger(tmp_path / "new.ledger").left == {}
+
+
+def test_without_room_for_a_ledger_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it failed, a disk that is full would kill serving with a bus error, again and again, when it counts its first answer."""
+    monkeypatch.setattr(os, "pwrite", lambda _descriptor, data, _offset: len(data) // 2)
+    with pytest.raises(OSError, match="No space left"):
+        FileLedger(tmp_path / "ledger")
+    assert isinstance(app.ledger_of(ServingSettings(state_dir=tmp_path)), NoLedger)
+
+
+def test_a_ledger_that_is_cut_short_or_of_other_bytes_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """If it failed, a damaged file would keep serving from starting, or make losses up in the wrong direction."""
+    path = tmp_path / "ledger"
+    first = FileLedger(path)
+    for model in ("rain", "snow"):
+        first.take(model, 3)
+    whole = path.read_bytes()
+    for number, (damaged, left) in enumerate(
+        [(whole[:150], {"rain": 3}), (b"", {}), (b"\xff" * 200, {}), (whole + b"more", {"rain": 3, "snow": 3})]
+    ):
+        copy = tmp_path / str(number)
+        copy.write_bytes(damaged)
+        assert FileLedger(copy).left == left
 
 
 def test_a_ledger_keeps_models_apart(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ difference, and counts it as lost. At most one batch too much is counted: what t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -69,11 +70,18 @@ def _locked(path: Path, size: int) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, size)
+        _fill(descriptor, size)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _fill(descriptor: int, size: int) -> None:
+    """Bring the file to its size with written bytes: a mapped hole that finds the disk full kills the process (SIGBUS)."""
+    held = os.pread(descriptor, size, 0).ljust(size, b"\0")
+    if os.pwrite(descriptor, held, 0) < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class NoLedger:
