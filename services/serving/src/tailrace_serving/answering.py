@@ -72,10 +72,8 @@ class ExplainingForm(Form[AskedT_contra], Protocol):
         """The permutations, and whether the answers are recorded. Raises Refused."""
         ...
 
-    def explained(
-        self, request: AskedT_contra, response: dict[str, Any], explanations: Sequence[Explanation]
-    ) -> dict[str, Any]:
-        """The body of the answer with its explanations."""
+    def put(self, request: AskedT_contra, response: dict[str, Any], explanations: Sequence[Explanation]) -> None:
+        """Put the explanations into the body of the answer."""
         ...
 
 
@@ -198,7 +196,7 @@ class Answering(Generic[RequestT]):
             found = await self._front.explanations.asked(rows, permutations)
         except ArmFailed as failure:
             raise handlers.failed(first.arms, first.served, failure, "could not be explained") from failure
-        form.explained(request, response, found)
+        form.put(request, response, found)
         return [row._replace(explanation=each) for row, each in zip(rows, found, strict=True)] if recorded else []
 
     def _asked(self, body: Body, rules: FeatureRules) -> tuple[RequestT, Question]:

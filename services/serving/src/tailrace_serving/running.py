@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace_contracts.events import FeatureValue
-from tailrace_models import Explained, Reference
+from tailrace_models import Explained
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, ReferenceOf
 from tailrace_serving.domain.explanation import Explanation, ToExplain
-from tailrace_serving.explaining import Explainer, Explaining
+from tailrace_serving.explaining import Explainable, Explaining
 
 SLICE_ROWS = 16
 """Rows that a model in line is given at once; between slices other requests have their turn."""
@@ -30,15 +30,11 @@ Rows = Sequence[Mapping[str, FeatureValue]]
 Step = Callable[[], Explained | None]
 
 
-class Model(Protocol):
+class Model(Explainable, Protocol):
     """A loaded model as its library has it: blocking, one call at a time."""
 
     def predict(self, rows: Rows) -> Sequence[ArmAnswer]:
         """One answer for each row. Raises ArmFailed."""
-        ...
-
-    def explainer(self, reference: Reference | None) -> Explainer | None:
-        """What explains its answers; None where there are no rows to explain against. Raises ArmFailed."""
         ...
 
 

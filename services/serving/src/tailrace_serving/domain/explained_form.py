@@ -15,7 +15,7 @@ import msgspec
 
 from tailrace_serving.domain import oip, rowform
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Member
-from tailrace_serving.domain.explanation import Explanation, permutations_of, recorded
+from tailrace_serving.domain.explanation import LEAST_PERMUTATIONS, Explanation, permutations_of, recorded
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.domain.question import Question
 
@@ -48,7 +48,7 @@ class OfTensors:
     def question(self, request: ExplainRequest, rules: FeatureRules, max_rows: int) -> Question:
         """The question in a request. Raises Refused."""
         asked = oip.question(request, rules, max_rows, OUTPUTS)
-        self.how(request, 2)
+        self.how(request, LEAST_PERMUTATIONS)
         return asked
 
     def how(self, request: ExplainRequest, usual: int) -> tuple[int, bool]:
@@ -62,10 +62,8 @@ class OfTensors:
         """The body of the answer, as yet without its explanations."""
         return oip.response(request, arms, served, answers, ids)
 
-    def explained(
-        self, request: ExplainRequest, response: dict[str, Any], explanations: Sequence[Explanation]
-    ) -> dict[str, Any]:
-        """The same with its explanations."""
+    def put(self, request: ExplainRequest, response: dict[str, Any], explanations: Sequence[Explanation]) -> None:
+        """Put the explanations into the body of the answer."""
         first, names = explanations[0], list(explanations[0].contributions)
         columns: dict[str, list[float]] = {
             "contributions": [value for each in explanations for value in each.contributions.values()],
@@ -78,10 +76,7 @@ class OfTensors:
         response["outputs"] += [
             _tensor(name, columns[name], len(explanations), names) for name in columns if name in wanted
         ]
-        response["parameters"] |= {
-            name: value for name, value in _shared(first).items() if isinstance(value, str | int | float)
-        }
-        return response
+        response["parameters"] |= _shared(first)
 
 
 class OfRows:
@@ -90,7 +85,7 @@ class OfRows:
     def question(self, request: ExplainRowsRequest, rules: FeatureRules, max_rows: int) -> Question:
         """The question in a request. Raises Refused."""
         asked = rowform.question(request, rules, max_rows)
-        self.how(request, 2)
+        self.how(request, LEAST_PERMUTATIONS)
         return asked
 
     def how(self, request: ExplainRowsRequest, usual: int) -> tuple[int, bool]:
@@ -103,19 +98,16 @@ class OfRows:
         """The body of the answer, as yet without its explanations."""
         return rowform.response(request, arms, served, answers, ids)
 
-    def explained(
-        self, request: ExplainRowsRequest, response: dict[str, Any], explanations: Sequence[Explanation]
-    ) -> dict[str, Any]:
-        """The same with its explanations."""
+    def put(self, request: ExplainRowsRequest, response: dict[str, Any], explanations: Sequence[Explanation]) -> None:
+        """Put the explanations into the body of the answer."""
         answers = [response] if request.rows is None else response["predictions"]
         for answer, explanation in zip(answers, explanations, strict=True):
             answer["explanation"] = msgspec.to_builtins(explanation)
-        return response
 
 
 def _tensor(name: str, values: list[float], rows: int, features: list[str]) -> dict[str, Any]:
     tensor: dict[str, Any] = {"name": name, "datatype": OUTPUTS[name], "shape": [rows], "data": values}
-    if len(values) != rows or name in {"contributions", "standard_errors"}:
+    if name in {"contributions", "standard_errors"}:
         tensor["shape"] = [rows, len(features)]
         tensor["parameters"] = {"features": msgspec.json.encode(features).decode()}
     return tensor
