@@ -68,23 +68,10 @@ def create_service(
     shelf = Shelf(artefacts or stored_artefacts(settings), settings.max_loaded_bytes, metrics)
     explanations = explanations_of(settings, shelf, metrics)
     capture = capture_of(settings, PredictionTopic(producer, topic_out), metrics, explanations, ledger_of(settings))
-    loader = Loader(
-        topics_in,
-        table,
-        shelf,
-        metrics,
-        retry_seconds=settings.artefact_retry_seconds,
-    )
+    loader = Loader(topics_in, table, shelf, metrics, retry_seconds=settings.artefact_retry_seconds)
     followers = [Follower(settings, topic, loader.on_event, metrics=metrics) for topic in topics_in]
     clock = clock or SystemClock()
-    measuring = Measuring(
-        table,
-        producer,
-        measurements_out,
-        clock,
-        process=f"{settings.instance[:80]}-{new_id()}",
-        every_seconds=settings.measure_seconds,
-    )
+    measuring = measuring_of(settings, table, producer, measurements_out, clock)
     desk = Desk(clock, new_id, metrics)
     front = Front(table, loader.waiting, capture, desk, limits_of(settings), explanations)
     return Service(
@@ -187,6 +174,12 @@ def capture_of(
         explanations=explanations,
         max_waiting_explanations=settings.max_waiting_explanations,
     )
+
+
+def measuring_of(settings: ServingSettings, table: Table, producer: Producer, topic: str, clock: Clock) -> Measuring:
+    """What tells how versions answer, under a name that no other life of this process has."""
+    process = f"{settings.instance[:80]}-{new_id()}"
+    return Measuring(table, producer, topic, clock, process=process, every_seconds=settings.measure_seconds)
 
 
 def ledger_of(settings: ServingSettings) -> Ledger:
