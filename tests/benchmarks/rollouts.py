@@ -31,7 +31,7 @@ from tailrace_statistics.sequential import PairedComparison
 
 LOOK = 20
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-Z_ERROR, Z_POWER = 1.6449, 1.2816
+Z_ERROR, Z_POWER = statistics.NormalDist().inv_cdf(0.95), statistics.NormalDist().inv_cdf(0.9)
 CHAMPION = 0.8
 
 
