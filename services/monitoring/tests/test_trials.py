@@ -15,6 +15,7 @@ from tailrace_contracts.events import (
     AlertRaised,
     ArmMeasured,
     ArmsCompared,
+    Bounds,
     Event,
     ExampleLabelled,
     ServingMeasured,
@@ -42,6 +43,7 @@ from tailrace_monitoring.testing import (
 from tailrace_runtime.testing import FixedClock
 from tailrace_statistics.columns import merge
 from tailrace_statistics.excess import grown, sounds
+from tailrace_statistics.intervals import wilson_interval
 
 EXAMPLES, MEASUREMENTS, WINDOWS = Log("labelled-examples", 2), Log("serving-measurements", 0), Log("statistics", 2)
 E = TypeVar("E", bound=Event)
@@ -149,6 +151,9 @@ async def test_a_comparison_says_how_fast_both_answer_and_from_which_records(wor
     one, two = newest.answers
     assert (one.version, one.answered, one.failed, one.timed) == (1, 600, 0, 600)
     assert (two.version, two.answered, two.failed, two.timed) == (2, 594, 6, 594)
+    assert one.failed_interval == Bounds(lower=0.0, upper=wilson_interval(0, 600).upper)
+    assert two.failed_interval is not None
+    assert two.failed_interval.lower < 6 / 600 < (two.failed_interval.upper or 0)
     assert one.p99_ms == pytest.approx(2.0, rel=0.03)
     assert two.p99_ms == pytest.approx(60.0, rel=0.03)
     expected = LogRange(topic="serving-measurements", partition=0, from_offset=0, through_offset=5)

@@ -26,6 +26,7 @@ from tailrace_registry.domain.gates import judged
 from tailrace_registry.domain.model import Decision, Model
 from tailrace_registry.domain.rollout import compare, version_of
 from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_spec
+from tailrace_statistics.intervals import wilson_interval
 
 MEASURED = LogRanges.of(LogRange(topic="serving-measurements", partition=0, from_offset=3, through_offset=90))
 SUMMARISED = LogRanges.of(LogRange(topic="predictions", partition=1, from_offset=0, through_offset=999))
@@ -74,6 +75,7 @@ def answers(version: int, p99_ms: float, *, timed: int = 900, failed: int = 0, s
         version=version,
         answered=1000 - failed,
         failed=failed,
+        failed_interval=Bounds(**wilson_interval(failed, 1000)._asdict()),
         timed=timed,
         p50_ms=p99_ms / 2,
         p99_ms=p99_ms,

@@ -41,6 +41,7 @@ class AnswersMeasured(Value):
     version: int = Field(ge=1)
     answered: int = Field(ge=0)
     failed: int = Field(ge=0)
+    failed_interval: Bounds | None = Field(default=None, description="of the share of failed rows, Wilson's at 95 %")
     timed: int = Field(default=0, ge=0, description="calls that were timed")
     p50_ms: float | None = None
     p99_ms: float | None = None

@@ -27,10 +27,11 @@ from tailrace_contracts.ranges import LogRanges
 from tailrace_contracts.spec import GateMetric, ModelSpec, NumericalLabel
 from tailrace_monitoring.domain.arms import loss
 from tailrace_monitoring.domain.cohorts import MOST_GROUPS
+from tailrace_statistics.intervals import critical_value, wilson_interval
 from tailrace_statistics.sequential import PairedComparison
 
 P99 = 0.99
-NORMAL_95 = 1.96
+CONFIDENCE = 0.95
 KEPT_WINDOWS = 10
 """Windows of one trial whose input is remembered, the newest."""
 
@@ -147,17 +148,22 @@ class Answers(BaseModel):
     def measured(self, version: int) -> AnswersMeasured:
         """As the topic says it. The interval of the percentile is between two of the ordered times (normal approximation)."""
         timed = sum(self.durations.values())
-        apart = NORMAL_95 * math.sqrt(P99 * (1 - P99) / timed) if timed else 0.0
+        apart = critical_value(CONFIDENCE) * math.sqrt(P99 * (1 - P99) / timed) if timed else 0.0
         low, high = (quantile_ms(self.durations, P99 + side * apart) for side in (-1, 1))
         return AnswersMeasured(
             version=version,
             answered=self.answered,
             failed=self.failed,
+            failed_interval=self._failed_interval(),
             timed=timed,
             p50_ms=quantile_ms(self.durations, 0.5),
             p99_ms=quantile_ms(self.durations, P99),
             p99_interval=None if low is None or high is None else Bounds(lower=low, upper=high),
         )
+
+    def _failed_interval(self) -> Bounds | None:
+        asked = self.answered + self.failed
+        return Bounds(**wilson_interval(self.failed, asked, CONFIDENCE)._asdict()) if asked else None
 
 
 # ---------------------------------------------------------------- input

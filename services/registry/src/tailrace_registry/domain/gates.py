@@ -187,14 +187,6 @@ def _errors(gate: ErrorsGate, compared: ArmsCompared) -> Found:
     asked = mine.answered + mine.failed if mine else 0
     if mine is None or asked < gate.min_rows:
         return WAITING, f"it was asked {asked:,} of the {gate.min_rows:,} rows that it is judged on"
-    rate, mildest = mine.failed / asked, _wilson_lower(mine.failed, asked)
+    rate, interval = mine.failed / asked, mine.failed_interval
     said = f"it failed on {mine.failed:,} of {asked:,} rows, {rate:.2%}, and the spec allows {gate.max_error_rate:.2%}"
-    return _side(rate, mildest, gate.max_error_rate, said)
-
-
-def _wilson_lower(bad: int, count: int) -> float:
-    """The lower end of Wilson's 95 % interval (1927)."""
-    z, share = 1.96, bad / count
-    middle = share + z * z / (2 * count)
-    apart = z * ((share * (1 - share) + z * z / (4 * count)) / count) ** 0.5
-    return float(max(0.0, (middle - apart) / (1 + z * z / count)))
+    return _side(rate, interval.lower if interval else rate, gate.max_error_rate, said)
