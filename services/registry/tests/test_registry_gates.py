@@ -99,6 +99,7 @@ STATES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     (FAIRNESS, {}, "waiting", "no example of a protected group has been compared yet"),
     (FAIRNESS, {"groups": FAIR}, "passed", "the metric of humidity=b is 0.66 and the champion's 0.7, worse by +0.040"),
     (FAIRNESS, {"groups": (*FAIR, group("c", 400, 0.2, 0.06, 0.3))}, "failed", "humidity=c is 0.5 and the"),
+    (FAIRNESS, {"groups": (group("a", 500, -0.1, -0.2, 0.0),)}, "passed", "worse by -0.100 (-0.200 to +0.000) over"),
     (FAIRNESS, {"groups": (*FAIR, group("c", 400, 0.2, 0.04, 0.3))}, "waiting", "chance may explain it so far"),
     (FAIRNESS, {"groups": (*FAIR, group("c", 99, 0.0, -0.4, 0.4))}, "waiting", "humidity=c has 99 of the 100 examples"),
     (FAIRNESS, {"groups": (*FAIR, group("c", 20, 0.3, -0.4, 0.9))}, "passed", "too rare to be judged: humidity=c"),

@@ -95,7 +95,8 @@ def _rare(group: GroupWorsened, groups: tuple[GroupWorsened, ...]) -> bool:
 def _worst(groups: list[GroupWorsened], gate: FairnessGate, compared: ArmsCompared) -> str:
     worst = max(groups, key=lambda each: each.worsening)
     metric = (compared.group_metric or "metric").replace("_", " ")
-    ends = f"{worst.interval.lower:+.3f} to {worst.interval.upper or 1.0:+.3f}"
+    lower, upper = worst.interval.lower, worst.interval.upper
+    ends = f"{lower:+.3f} to {1.0 if upper is None else upper:+.3f}"
     return (
         f"the {metric} of {_name(worst)} is {worst.candidate:.4g} and the champion's {worst.champion:.4g}, "
         f"worse by {worst.worsening:+.3f} ({ends}) over {worst.examples:,} examples; the spec allows {gate.margin:g}"
