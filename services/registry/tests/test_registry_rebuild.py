@@ -301,3 +301,17 @@ async def test_an_empty_database_beside_an_audit_log_without_a_journal_is_refuse
     process = registry.start()
     assert await process.end(60) == 1
     assert "restore the database from a backup" in process.written().splitlines()[-1]
+
+
+async def test_a_backup_from_before_the_journal_is_refused(registry: Deployment) -> None:
+    """The registry would make changes again that the backup has, and end at each start with an error of the database."""
+    process = registry.start()
+    await registry.tell("registry-commands", a_command(ApplySpec(spec=a_spec()), command_id="apply"))
+    await registry.answered("apply")
+    await outbox_is_empty(registry)
+    assert await process.told_to_stop() == 0
+    async with registry.database() as sql:
+        await sql.execute("update journal_head set number = 0")
+    process = registry.start()
+    assert await process.end(60) == 1
+    assert "start on an empty database instead" in process.written().splitlines()[-1]

@@ -100,6 +100,11 @@ class Rebuild:
 
     async def _bring_up_to_date(self, connection: Connection, last: BooksWritten | None, logs: Sequence[Log]) -> None:
         number = await connection.fetchval("select number from journal_head for update")
+        if last is not None and number == 0 and await connection.fetchval("select exists (select from models)"):
+            raise CannotRebuild(
+                "the database is from before registry-journal and the journal is not: "
+                "start on an empty database instead, which is rebuilt from the journal's first change"
+            )
         if last is None and number == 0:
             await self._begin_journal(connection)
         elif last is not None and last.number > number:

@@ -16,7 +16,7 @@ PIECE = 100
 """Events in one change: a record of the journal stays well under its topic's limit."""
 
 _EVENTS = """
-    select event from specs where model = $1
+    (select event from specs where model = $1 order by revision)
     union all select event from versions where model = $1
     union all (select event from deployments where model = $1 order by sequence)
     union all (select event from mutes where model = $1 order by sequence)
