@@ -30,12 +30,11 @@ from tailrace_contracts.events import (
 )
 from tailrace_contracts.ranges import LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec
-from tailrace_registry.command_routes import Desk, command_routes
+from tailrace_registry.command_routes import Desk, ModelName, Problem, command_routes
 from tailrace_registry.domain.model import Model, arms_of
 from tailrace_registry.ports import Shelf
 from tailrace_runtime.errors import RetryLater
 
-ModelName = Annotated[str, Path(description="the model's name")]
 Before = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="only versions numbered below this")]
 Place = Annotated[
     str | None,
@@ -45,12 +44,6 @@ Place = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most this many")]
-
-
-class Problem(BaseModel):
-    """What is wrong, in one sentence."""
-
-    error: str
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
