@@ -315,3 +315,20 @@ async def test_a_backup_from_before_the_journal_is_refused(registry: Deployment)
     process = registry.start()
     assert await process.end(60) == 1
     assert "start on an empty database instead" in process.written().splitlines()[-1]
+
+
+async def test_a_journal_that_lost_its_end_is_told_of_at_the_next_start(registry: Deployment) -> None:
+    """Nobody would know that the database cannot be rebuilt any more before it has to be."""
+    process = registry.start()
+    await registry.tell("registry-commands", a_command(ApplySpec(spec=a_spec()), command_id="apply"))
+    await registry.answered("apply")
+    await outbox_is_empty(registry)
+    assert await process.told_to_stop() == 0
+    process = registry.start()
+    await eventually(process.ready, seconds=60)
+    assert await process.told_to_stop() == 0
+    assert "has lost changes" not in process.written()
+    await forget_the_journal(registry)
+    process = registry.start()
+    await eventually(process.ready, seconds=60)
+    assert "registry-journal has lost changes" in process.written()

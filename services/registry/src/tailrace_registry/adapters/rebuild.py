@@ -114,6 +114,17 @@ class Rebuild:
             await read_from(self._settings, self._group, {place: applied.get(place, 0) for place in logs})
             sent_again = await self._rebuild(connection, number, audit)
             log.warning("rebuilt", changes=last.number - number, audit=audit.head.sequence, sent_again=sent_again)
+        else:
+            await self._look_for_lost(connection, number)
+
+    async def _look_for_lost(self, connection: Connection, number: int) -> None:
+        """Say so if the journal has lost its end: found only when the database is lost too, it would be too late."""
+        topic = self._out[BooksWritten]
+        unsent = await connection.fetchval("select count(*) from outbox where topic = $1", topic)
+        last = await self._last_change()  # after the count: what the relay took out in between is on the topic by now
+        found = last.number if last is not None else 0
+        if found < number - unsent:
+            log.error("registry-journal has lost changes: keep backups", database=number - unsent, journal=found)
 
     async def _begin_journal(self, connection: Connection) -> None:
         """The journal is empty: this is a new deployment, or one from before there was a journal."""
