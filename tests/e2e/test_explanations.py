@@ -65,9 +65,10 @@ async def test_a_decision_is_explained_later_as_it_was(tailrace: Running, tmp_pa
     assert recorded["asked-1"]["explanation"] == explanation
     assert recorded["live-1"]["served"]["probability"] == live["probability"]
     assert set(recorded["live-1"]["explanation"]["contributions"]) == {"income", "debt", "housing"}
-    shown = tailrace.run("explanation", "asked-1").stdout
-    assert "exact, against 100 reference rows" in shown
-    first, *others = (line.split()[0] for line in shown.splitlines()[3:])
+    shown = tailrace.run("explanation", "asked-1")
+    assert "exact, against 100 reference rows" in shown.stdout
+    assert not shown.stderr
+    first, *others = (line.split()[0] for line in shown.stdout.splitlines()[3:])
     assert (first, set(others)) == ("debt", {"income", "housing"})
 
     def archived() -> bool:

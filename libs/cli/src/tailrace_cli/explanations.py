@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 
 from tailrace_cli.connection import CommandError, Connection
 from tailrace_contracts.events import Explanation, PredictionMade
@@ -44,10 +45,11 @@ async def _on_kafka(connection: Connection, key: bytes) -> bytes | None:
     count = 1 + max((each.partition for each in ranges), default=0)
     likely = partition_of(Outgoing(TOPIC, None, key), range(count))
     for each in sorted(ranges, key=lambda held: held.partition != likely):
-        async for batch in read_kept(connection.kafka, each):
-            for record in batch:
-                if record.key == key:
-                    return record.value
+        async with aclosing(read_kept(connection.kafka, each)) as batches:
+            async for batch in batches:
+                for record in batch:
+                    if record.key == key:
+                        return record.value
     return None
 
 

@@ -52,7 +52,7 @@ async def read_ranges(
                 yield batch
 
 
-async def read_kept(settings: KafkaSettings, wanted: LogRange) -> AsyncIterator[list[Record]]:
+async def read_kept(settings: KafkaSettings, wanted: LogRange) -> AsyncGenerator[list[Record], None]:
     """The records of a range that Kafka still has. What retention has taken is passed over.
 
     Raises:
