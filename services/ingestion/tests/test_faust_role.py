@@ -54,6 +54,7 @@ class Role:
     def __init__(self) -> None:
         self.taken: list[int] = []
         self.read: list[str] = []
+        self.while_reading: Any = None
         self.committed: dict[Any, int] = {}
         self.gaps: dict[Any, Gaps] = defaultdict(Gaps)
         self.role = FaustAggregation(
@@ -73,6 +74,8 @@ class Role:
 
     async def _records(self, missed: LogRange) -> AsyncIterator[Sequence[Record]]:
         self.read.append(str(missed))
+        if self.while_reading is not None:
+            await self.while_reading(None, set())
         offsets = [at for at in range(missed.from_offset, missed.through_offset + 1) if at not in (0, 7)]
         yield [Record(TOPIC, 0, at, 0, b"k", b"v", ()) for at in offsets]
 
@@ -112,6 +115,15 @@ async def test_a_group_that_never_committed_begins_with_the_log() -> None:
     await world.role._agent(Handed(3, 4))
     assert world.taken == [1, 2, 3, 4]
     assert all(hasattr(event, "message") for event in world.role._unsettled.events)
+
+
+async def test_what_is_shared_out_anew_while_the_missed_are_read_is_left_to_its_new_owner() -> None:
+    """A process that has lost the partition would write an older partial over the new owner's."""
+    world = Role()
+    world.committed["t", 0] = 3
+    world.while_reading = world.role._note_assignment
+    await world.role._agent(Handed(5))
+    assert (world.taken, world.role._unsettled.events) == ([], [])
 
 
 async def test_where_nothing_is_known_a_few_records_are_read() -> None:

@@ -70,17 +70,17 @@ class _Taken(NamedTuple):
 
 
 class _Missed(NamedTuple):
-    """Records that Faust did not hand over. To its consumer they are a gap, which lets its commits go on."""
+    """Records that Faust did not hand over, and the gaps of its consumer, where they let its commits go on."""
 
-    consumer: Any
-    partition: Any
-    missed: LogRange
+    records: Sequence[Record] = ()
+    gaps: Any = None
+    place: LogRange | None = None
 
     def ack(self) -> None:
         """They are done."""
-        gaps = self.consumer._gap[self.partition]  # noqa: SLF001
-        gaps.addi(self.missed.from_offset, self.missed.through_offset + 1)
-        gaps.merge_overlaps()
+        if self.place is not None:
+            self.gaps.addi(self.place.from_offset, self.place.through_offset + 1)
+            self.gaps.merge_overlaps()
 
 
 def _record(topic: str, message: Any) -> Record:
@@ -124,6 +124,7 @@ class FaustAggregation:
         self._held: list[_Taken] = []
         self._published: deque[_Taken] = deque()
         self._recovered = False
+        self._assignment = 0
         self._next: dict[int, int] = {}
         self._hand = asyncio.Lock()
         self._arrived = asyncio.Event()
@@ -199,9 +200,13 @@ class FaustAggregation:
             async for event in stream.noack().events():
                 if not self._recovered:
                     self._rebuild()
-                await self._take_missed(event.message)
-                self._take(_record(self._topic, event.message))
-                self._unsettled.events.append(event)
+                assignment = self._assignment
+                missed = await self._missed_before(event.message)
+                if assignment != self._assignment:
+                    continue  # shared out anew meanwhile: whoever has the partition now is handed this again
+                for record in (*missed.records, _record(self._topic, event.message)):
+                    self._take(record)
+                self._unsettled.events.extend([missed, event] if missed.place is not None else [event])
                 self._arrived.set()
                 if len(self._unsettled.events) >= _MOST_UNSETTLED:
                     await self._settle()
@@ -214,6 +219,7 @@ class FaustAggregation:
         """Nothing in memory counts until the tables are recovered; what was not acknowledged comes again."""
         log.info("partials assigned", partitions=sorted({each.partition for each in assigned}))
         self._recovered = False
+        self._assignment += 1
         self._unsettled = _Taken([], [])
         self._next.clear()
         for waiting in (self._outbox, self._held, self._published):
@@ -236,29 +242,26 @@ class FaustAggregation:
 
     # ------------------------------------------------------------ partials
 
-    async def _take_missed(self, message: Any) -> None:
-        """Take what lies between this record and the one before, if anything does.
+    async def _missed_before(self, message: Any) -> _Missed:
+        """What lies between this record and the one before, if anything does.
 
         Faust drops the record that it is handing over when partitions are shared out anew, and goes on behind it. Holes
         that compaction or retention left look the same; reading them gives nothing. A partition begins where it was
         committed. Where that is not known (nothing was, or Faust has forgotten it in the middle of a rebalance), what is
         dropped is at most the few records in hand.
         """
-        partition, offset = message.partition, message.offset
-        committed = self._faust.app.consumer._committed_offset.get(message.tp)  # noqa: SLF001
+        partition, offset, consumer = message.partition, message.offset, self._faust.app.consumer
+        committed = consumer._committed_offset.get(message.tp)  # noqa: SLF001
         begun = self._next.get(partition, committed)
         expected = max(offset - _LOOK_BACK, 0) if begun is None else begun
         self._next[partition] = max(expected, offset + 1)
         if offset <= expected:
-            return
+            return _Missed()
         missed = LogRange(topic=self._topic, partition=partition, from_offset=expected, through_offset=offset - 1)
         records = await until_available(_PART, "reading missed partials", partial(self._all_of, missed), (RetryLater,))
         if records:
             log.warning("partials that were not handed over are read", place=str(missed), records=len(records))
-        for record in records:
-            self._take(record)
-        if begun is not None:
-            self._unsettled.events.append(_Missed(self._faust.app.consumer, message.tp, missed))
+        return _Missed(records) if begun is None else _Missed(records, consumer._gap[message.tp], missed)  # noqa: SLF001
 
     async def _all_of(self, missed: LogRange) -> list[Record]:
         return [each async for batch in self._read(missed) for each in batch]
