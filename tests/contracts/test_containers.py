@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tailrace_serving.settings import ServingSettings
 from tailrace_testing import require_tool
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,8 @@ SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.t
 OURS = (*SERVICES, "setup", "cli")
 COMPOSE = Path(str(files("compose"))) / "docker-compose"  # the command of that name loses the exit status
 HADOLINT = Path(sys.executable).with_name("hadolint")
+NOTICED_SECONDS = 8
+"""For a load balancer that asks every two seconds and believes the third no, and two seconds for its answer."""
 LOCAL_DEFAULT = "${TAILRACE_POSTGRES_PASSWORD:-tailrace}"
 SECRETS = {
     "setup": {"signing", "registry-secrets", "monitoring-secrets"},
@@ -135,6 +138,36 @@ def test_prometheus_scrapes_every_service() -> None:
     """A service would be missing on every graph and in every alert."""
     (job,) = yaml.safe_load(PROMETHEUS.read_text(encoding="utf-8"))["scrape_configs"]
     assert sorted(job["dns_sd_configs"][0]["names"]) == SERVICES
+
+
+CUT_OFF_SECONDS = 5
+"""What a process takes at most for what a library leaves behind (`tailrace_runtime.service`)."""
+
+
+def seconds_to_stop(drain_seconds: float) -> float:
+    """How long serving may take from SIGTERM to its end, with every other setting at its default."""
+    usual = ServingSettings(drain_seconds=drain_seconds)
+    return usual.drain_seconds + usual.shutdown_seconds + usual.capture_flush_seconds + CUT_OFF_SECONDS
+
+
+def test_compose_lets_serving_drain(composed: dict[str, Any]) -> None:
+    """A replacement would fail the requests that a load balancer still sends, or end with events that are not published."""
+    serving = composed["serving"]
+    drain = float(serving["environment"]["TAILRACE_DRAIN_SECONDS"])
+    assert drain >= NOTICED_SECONDS
+    assert int(serving["stop_grace_period"].removesuffix("s")) >= seconds_to_stop(drain)
+
+
+def test_a_pod_as_documented_lets_serving_drain() -> None:
+    """The same for an operator who copies the how-to into a Kubernetes manifest."""
+    fences = re.findall(r"^```yaml\n(.*?)^```", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    pod = next(found for each in fences if "terminationGracePeriodSeconds" in (found := yaml.safe_load(each)))
+    (container,) = pod["containers"]
+    (drain,) = [float(each["value"]) for each in container["env"] if each["name"] == "TAILRACE_DRAIN_SECONDS"]
+    probe = container["readinessProbe"]
+    assert probe["httpGet"]["path"] == "/v2/health/ready"
+    assert drain > probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
+    assert pod["terminationGracePeriodSeconds"] >= seconds_to_stop(drain)
 
 
 def test_every_setting_of_the_compose_file_is_explained() -> None:

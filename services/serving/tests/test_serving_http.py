@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
+import tracemalloc
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tailrace_contracts.events import Event, PredictionMade
+from tailrace_contracts.events import Event, FeatureValue, PredictionMade
 from tailrace_runtime.testing import record
 from tailrace_serving.answering import Front, Limits
 from tailrace_serving.app import capture_of, explanations_of
@@ -27,6 +28,7 @@ from tailrace_serving.settings import ServingSettings
 from tailrace_serving.testing import (
     RAIN,
     THEN,
+    FakeAnswer,
     FakeArtefacts,
     FakeEventLog,
     FakeMeter,
@@ -504,6 +506,92 @@ async def test_request_that_does_not_arrive_is_given_up(serving: Serving) -> Non
     async with serving.client_of(hasty) as client:
         answer = await client.post("/v2/models/rain/infer", content=never())
     assert (answer.status_code, answer.json()["error"][:32]) == (408, "the request body did not arrive ")
+
+
+class Stuck(FakePredictor):
+    """Never answers; says whether it was told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_up = 0
+
+    async def predict(self, _: Sequence[Mapping[str, FeatureValue]]) -> list[FakeAnswer]:
+        """Wait for what never comes."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up += 1
+        return []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/models/snow/infer", {"inputs": TENSORS}),
+        ("/v2/models/snow/versions/1/infer", {"inputs": TENSORS}),
+        ("/v1/models/snow/predict", {"rows": [RAIN, RAIN]}),
+    ],
+)
+async def test_model_that_does_not_answer_is_given_up(serving: Serving, path: str, body: dict[str, Any]) -> None:
+    """If it failed, a model that hangs would hold its callers for ever, and in the end every place there is."""
+    snow, stuck = rain_spec(model="snow"), Stuck()
+    serving.hold("stuck", stuck)
+    await serving.learn(applied(snow), versioned(1, "stuck", model="snow"), deployed(1, model="snow"))
+    hasty = replace(serving.front, limits=replace(serving.limits, request_seconds=0.05))
+    async with serving.client_of(hasty) as client:
+        asked = 2 * serving.limits.max_requests
+        for _ in range(asked):  # more than may be asked at once: each gave its place back
+            answer = await client.post(path, json=body)
+            assert answer.status_code == 503
+            assert answer.json() == {"error": "model 'snow' did not answer within 0.05 s; send fewer rows at once"}
+            assert answer.headers["retry-after"] == "1"
+        good = await client.post("/v1/models/rain/predict", json={"features": RAIN})
+    assert good.status_code == 200
+    assert stuck.given_up == asked
+    assert serving.meter.counts["tailrace_requests_refused_total", "unavailable"] == asked
+    assert [each.model for each in await serving.published()] == ["rain"]
+
+
+LARGEST = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "elements"),
+    [
+        ([51], 51),
+        ([51, 1], 51),
+        ([LARGEST], 1),
+        ([2**64], 1),
+        ([LARGEST, 1], 1),
+        ([10**30], 0),
+    ],
+)
+@pytest.mark.parametrize("as_bytes", [False, True])
+async def test_tensor_of_too_many_elements_is_refused(
+    serving: Serving, shape: list[int], elements: int, as_bytes: bool
+) -> None:
+    """If it failed, a shape that a few bytes announce could make the service lay out memory without end."""
+    tensors = [{**each, "shape": shape} for each in TENSORS]
+    headers, tail = {}, b""
+    if as_bytes:
+        tail = struct.pack(f"<{elements}d", *[40.0] * elements)
+        tensors[0] = {"name": "humidity", "datatype": "FP64", "shape": shape}
+        tensors[0]["parameters"] = {"binary_data_size": len(tail)}
+    else:
+        tensors[0] = {**tensors[0], "data": [40.0] * elements}
+    head = json.dumps({"inputs": tensors}).encode()
+    if as_bytes:
+        headers["Inference-Header-Content-Length"] = str(len(head))
+    tracemalloc.start()
+    try:
+        answer = await serving.client.post("/v2/models/rain/infer", content=head + tail, headers=headers)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.status_code == 413, answer.text
+    assert answer.json()["error"] == f"the request has {shape[0]} rows, expected at most 50; send several requests"
+    assert most < 4_000_000  # of whatever it is that the first request of a process loads
+    assert serving.events.events == []
 
 
 async def test_acknowledged_capture_waits_for_the_broker(serving: Serving) -> None:

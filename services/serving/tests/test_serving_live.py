@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
@@ -44,6 +45,7 @@ from tailrace_statistics.reference import MEDIA_TYPE as REFERENCE
 from tailrace_statistics.reference import Reference
 from tailrace_testing import Broker, OwnBroker, ServiceProcess, eventually
 
+COMPOSE = Path(__file__).parents[3] / "docker-compose.yml"
 KEY = b"a key for tests, 32 bytes or more"
 SPEC = rain_spec()
 TENSORS = [
@@ -245,6 +247,39 @@ async def test_real_client_real_artefacts_real_topic(site: Site) -> None:
     assert [(each.arm, each.version, each.revision) for each in event.shadows] == [("shadow", 2, 4)]
 
 
+async def test_real_client_learns_what_does_not_answer(site: Site) -> None:
+    """If it failed, a client of the protocol would wait for a version that is not there, or send to one that cannot answer."""
+    await site.champion()
+    snow = rain_spec(model="snow")
+    nowhere = (await site.artefact(network(snow, 1.0), ONNX)).model_copy(update={"key": "sha256/nowhere"})
+    async with running(site) as (service, _):
+        await site.publish(applied(snow), versioned(1, nowhere, model="snow"), deployed(1, model="snow"))
+        client = InferenceServerClient(f"127.0.0.1:{service.port}")
+        try:
+
+            async def heard_of_snow() -> bool:
+                return not await client.is_server_ready()
+
+            await eventually(heard_of_snow)
+            assert await client.is_server_live()
+            assert not await client.is_model_ready("snow")
+            assert not await client.is_model_ready("rain", "2")
+            assert not await client.is_model_ready("hail")
+            assert await client.is_model_ready("rain", "1")
+            one = await client.get_model_metadata("rain", "1")
+            assert (one["versions"], one["platform"]) == (["1"], "tailrace_torch")
+            assert {each["name"]: each["datatype"] for each in one["inputs"]} == DATATYPES_SAID
+            with pytest.raises(InferenceServerException, match="version '2' of model 'rain' is not served"):
+                await client.get_model_metadata("rain", "2")
+            for asked_of, wrong, status, sentence in REFUSED_TO_CLIENTS:
+                with pytest.raises(InferenceServerException, match=sentence) as refused:
+                    await client.infer(asked_of, wrong())
+                assert refused.value.status() == status
+            assert (await client.infer("rain", inputs(1))).as_numpy("prediction").tolist() == [1]
+        finally:
+            await client.close()
+
+
 async def test_why_a_real_model_answered_is_on_its_topic(site: Site) -> None:
     """If it failed, a decision could not be explained later as it was."""
     spec = rain_spec(serving={"explanations": {"sample": 1}})
@@ -314,6 +349,17 @@ def inputs(rows: int, *, binary: bool = True, humidity: float = 40) -> list[Infe
         tensor.set_data_from_numpy(column, binary_data=binary)
         made.append(tensor)
     return made
+
+
+DATATYPES_SAID = {"humidity": "FP64", "pressure": "FP64", "wind": "FP64", "sky": "BYTES"}
+REFUSED_TO_CLIENTS: list[tuple[str, Callable[[], list[InferInput]], str, str]] = [
+    ("rain", lambda: inputs(1, humidity=940), "422", "feature 'humidity' is 940, expected 0 to 100"),
+    ("rain", lambda: inputs(1)[1:], "422", "feature 'humidity' is missing, expected a number"),
+    ("rain", lambda: [*inputs(1), inputs(1)[0]], "400", "input 'humidity' is given twice"),
+    ("rain", lambda: inputs(1001), "413", "the request has 1001 rows, expected at most 1000"),
+    ("hail", lambda: inputs(1), "404", "model 'hail' is unknown; models known here: rain, snow"),
+    ("snow", lambda: inputs(1), "503", "champion 1 of model 'snow' cannot answer"),
+]
 
 
 async def test_swaps_under_load_fail_no_request(site: Site) -> None:
@@ -507,7 +553,7 @@ async def test_lying_lengths_on_the_wire(site: Site) -> None:
 async def test_rolling_restart_loses_no_request(site: Site) -> None:
     """If it failed, every rolling update would cost its callers some requests."""
     await site.champion()
-    processes = [site.process(TAILRACE_DRAIN_SECONDS="6") for _ in range(2)]
+    processes = [site.process(TAILRACE_DRAIN_SECONDS=deployed_drain()) for _ in range(2)]
     answered: list[str] = []
     failures: list[str] = []
     over = asyncio.Event()
@@ -540,6 +586,12 @@ async def test_rolling_restart_loses_no_request(site: Site) -> None:
         await asyncio.gather(watcher, *workers)
         assert failures == []
         await eventually(lambda: {each.split()[0] for each in answered} <= set(site.predictions))
+
+
+def deployed_drain() -> str:
+    """The drain that is deployed, so that what is proven is what runs."""
+    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    return str(services["serving"]["environment"]["TAILRACE_DRAIN_SECONDS"])
 
 
 class Balancer:

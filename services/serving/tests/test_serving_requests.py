@@ -56,7 +56,9 @@ class FakeSender:
 class Life:
     """The role in one process: what an earlier process has put on the topic is what `earlier` sent."""
 
-    def __init__(self, earlier: FakeSender | None = None, probability: float = 0.75) -> None:
+    def __init__(
+        self, earlier: FakeSender | None = None, probability: float = 0.75, remembered_bytes: int = 1_000_000
+    ) -> None:
         self.sender = FakeSender()
         self.predictor = FakePredictor(probability)
         spec, table = rain_spec(), Table()
@@ -87,7 +89,7 @@ class Life:
             max_rows=50,
             max_explained_rows=2,
             explanations=explanations_of(settings, artefacts, FakeMeter()),
-            remembered_bytes=1_000_000,
+            remembered_bytes=remembered_bytes,
         )
 
     async def handle(self, *records: Record) -> list[PredictionMade]:
@@ -103,6 +105,11 @@ def request(offset: int, request_id: str = "r-1", headers: tuple[tuple[str, byte
     """A request on partition 2."""
     body = {"type": "inference-requested", "request_id": request_id, "model": "rain", "rows": [RAIN], **more}
     return raw(offset, json.dumps(body).encode(), headers)
+
+
+def on_partition(partition: int, record: Record) -> Record:
+    """The same record elsewhere."""
+    return record._replace(partition=partition)
 
 
 def raw(offset: int, value: bytes | None, headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
@@ -232,6 +239,37 @@ async def test_same_request_sent_again_is_the_same_question() -> None:
     assert other.error == "request_id 'a' names another request already; give each its own"
     assert [event.prediction_id for event in events] == ["a"]
     assert len(life.predictor.asked) == 1
+
+
+REPLY_BYTES = 800
+"""What the reply to a request of one row counts in the memory."""
+
+
+async def test_same_request_is_the_same_question_as_long_as_it_is_remembered() -> None:
+    """If it failed, a caller who repeats soon would be answered twice, or the memory would reach back without end."""
+    life = Life(remembered_bytes=3 * REPLY_BYTES)
+    await life.handle(request(0, "a"), request(1, "b"))
+    assert await life.handle(request(2, "a")) == []  # the same answers, and no event beside the first
+    assert len(life.predictor.asked) == 2
+    await life.handle(request(3, "c"), request(4, "d"), request(5, "e"))
+    (late,) = await life.handle(request(6, "a"))
+    assert late.prediction_id == "a"  # asked anew, under the id that the join counts once
+    assert len(life.predictor.asked) == 6
+
+
+async def test_same_request_under_another_key_is_answered_again() -> None:
+    """If it failed, the reference would promise more, or less, than is kept: the memory is that of a partition."""
+    one, other = Life(probability=0.75), Life(probability=0.1)  # two processes, each with a partition of its own
+    (first,) = await one.handle(request(0, "a"))
+    (second,) = await other.handle(on_partition(3, request(0, "a")))
+    assert [each.served.probability for each in (first, second) if each.served] == [0.75, 0.1]
+    assert first.prediction_id == second.prediction_id == "a"
+    (reply,) = other.sender.replies()
+    assert reply.trigger.partition == 3
+    taken_over = Life(one.sender, probability=0.1)  # a process that takes over the partition of the first key
+    assert await taken_over.handle(request(1, "a")) == []
+    (again,) = taken_over.sender.replies()
+    assert again.answers == one.sender.replies()[0].answers
 
 
 def test_memory_of_replies_is_bounded() -> None:
