@@ -20,6 +20,7 @@ from tailrace_runtime.errors import ConfigurationFault
 from tailrace_runtime.health import Health
 from tailrace_runtime.metrics import CONTENT_TYPE, Metrics
 from tailrace_runtime.tracing import continued_from
+from tailrace_runtime.transport import Protocol
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -129,6 +130,7 @@ def server(front: Front, grace_seconds: float) -> Server:
             lifespan="off",
             ws="none",
             loop="none",
+            http=Protocol,
             timeout_graceful_shutdown=max(1, int(grace_seconds)),
             timeout_keep_alive=75,
         )
