@@ -43,7 +43,7 @@ class Inference(NamedTuple):
     latency_ms: float
     trace: bytes | None = None
     alone: bool = True
-    """Whether the row was asked alone, so that its call was timed."""
+    """Whether the row was asked alone, so that its call could be timed."""
     explanation: Explanation | None = None
 
 
@@ -86,23 +86,26 @@ async def answer(desk: Desk, arms: Arms, question: Question, version: str | None
     return Answered(served, answers, ids)
 
 
-async def _asked(arms: Arms, member: Member, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
-    """A version's answers, counted in the model's tally. Raises ArmFailed."""
-    version, began = member.loaded.version, perf_counter()
+async def _asked(
+    arms: Arms, member: Member, rows: Sequence[Mapping[str, FeatureValue]], *, apart: bool = False
+) -> Sequence[ArmAnswer]:
+    """A version's answers, counted in the model's tally. Raises ArmFailed.
+
+    Now and then a row is asked alone, to be timed: where there is but one, and of several, `apart`, the first.
+    """
+    version, predictor, began = member.loaded.version, member.loaded.predictor, perf_counter()
+    timed = (apart or len(rows) == 1) and arms.tally.is_due(member.arm, version, began)
     try:
-        answers = await member.loaded.predictor.predict(rows)
+        answers = await predictor.predict(rows[:1] if timed else rows, alone=timed)
+        if timed:
+            arms.tally.timed(member.arm, version, perf_counter() - began)
+            if len(rows) > 1:
+                answers = [*answers, *await predictor.predict(rows[1:])]
     except ArmFailed:
         arms.tally.failed(member.arm, version, len(rows))
         raise
-    arms.tally.answered(member.arm, version, len(rows), perf_counter() - began if len(rows) == 1 else None)
+    arms.tally.answered(member.arm, version, len(rows))
     return answers
-
-
-async def _asked_apart(arms: Arms, member: Member, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
-    """The same; now and then the first of several rows is asked alone, to be timed."""
-    if len(rows) == 1 or not arms.tally.is_due(member.arm, member.loaded.version, perf_counter()):
-        return await _asked(arms, member, rows)
-    return [*await _asked(arms, member, rows[:1]), *await _asked(arms, member, rows[1:])]
 
 
 async def _time_served(first: Inference) -> None:
@@ -112,7 +115,7 @@ async def _time_served(first: Inference) -> None:
         return
     began = perf_counter()
     try:
-        await member.loaded.predictor.predict([first.row.seen])
+        await member.loaded.predictor.predict([first.row.seen], alone=True)
     except ArmFailed:
         return
     arms.tally.timed(member.arm, member.loaded.version, perf_counter() - began)
@@ -148,7 +151,7 @@ async def others_answers(meter: Meter, batch: Sequence[Inference]) -> list[list[
     await _time_served(first)
     for member in first.arms.others(first.served.loaded):
         try:
-            answers = await _asked_apart(first.arms, member, rows)
+            answers = await _asked(first.arms, member, rows, apart=True)
         except ArmFailed:
             meter.count("tailrace_arm_failures_total", model=first.arms.model, arm=member.arm)
             continue

@@ -1,10 +1,11 @@
-"""How a loaded model is called: in line, or in a lane of its own beside the event loop.
+"""How a loaded model is called: in line, together with others in line, or in a lane of its own beside the event loop.
 
 The small models that learn on a stream, and small networks, answer in tens of microseconds: handing such a call to a
-thread and back costs more than the call. A model that takes longer would hold up every other request meanwhile, so it
-gets a lane: one call at a time in a thread, and whatever is asked while that runs is gathered into the next call. With
-one asker that costs a thread's hop; under load a network answers many rows for little more than one, and its library
-lets the event loop go on beside it. Which of the two a model gets is measured when it is loaded.
+thread and back costs more than the call. Of those, one that answers many rows for little more than one is asked once in
+a turn of the event loop, for all requests that came in it. A model that takes longer would hold up every other request
+meanwhile, so it gets a lane: one call at a time in a thread, and whatever is asked while that runs is gathered into the
+next call. With one asker that costs a thread's hop; under load its library lets the event loop go on beside it. Which of
+the three a model gets is measured when it is loaded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from tailrace_serving.explaining import Explainable, Explaining
 
 SLICE_ROWS = 16
 """Rows that a model in line is given at once; between slices other requests have their turn."""
+
+TOGETHER_ROWS = 64
+"""Rows of one call for the requests of one turn, at most."""
 
 LANE_ROWS = 256
 """Rows of one call in a lane, at most, unless one question alone has more."""
@@ -45,7 +49,7 @@ class InLine:
         self._model = model
         self._explaining = Explaining(model)
 
-    async def predict(self, rows: Rows) -> Sequence[ArmAnswer]:
+    async def predict(self, rows: Rows, *, alone: bool = False) -> Sequence[ArmAnswer]:  # noqa: ARG002  # it always is
         """One answer for each row. Raises ArmFailed."""
         if len(rows) <= SLICE_ROWS:
             return self._model.predict(rows)
@@ -68,6 +72,43 @@ class _Asked(NamedTuple):
     answers: asyncio.Future[Sequence[ArmAnswer]]
 
 
+class Together(InLine):
+    """Calls the model on the event loop, once for the requests of one turn of it."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self._waiting: deque[_Asked] = deque()
+
+    async def predict(self, rows: Rows, *, alone: bool = False) -> Sequence[ArmAnswer]:
+        """One answer for each row. Raises ArmFailed."""
+        if alone or len(rows) > SLICE_ROWS:
+            return await super().predict(rows)
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._call, loop)
+        asked = _Asked(rows, loop.create_future())
+        self._waiting.append(asked)
+        return await asked.answers
+
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = _gathered(self._waiting, TOGETHER_ROWS)
+        if self._waiting:
+            loop.call_soon(self._call, loop)
+        try:
+            answers = self._model.predict(_rows_of(batch))
+        except ArmFailed:
+            for asked in batch:  # one question must not fail another
+                self._call_for(asked)
+        else:
+            _hand_out(batch, answers)
+
+    def _call_for(self, asked: _Asked) -> None:
+        try:
+            asked.answers.set_result(self._model.predict(asked.rows))
+        except ArmFailed as failure:
+            asked.answers.set_exception(failure)
+
+
 class _Step(NamedTuple):
     step: Step
     found: asyncio.Future[Explained | None]
@@ -83,7 +124,7 @@ class Lane:
         self._steps: deque[_Step] = deque()
         self._working: asyncio.Task[None] | None = None
 
-    async def predict(self, rows: Rows) -> Sequence[ArmAnswer]:
+    async def predict(self, rows: Rows, *, alone: bool = False) -> Sequence[ArmAnswer]:  # noqa: ARG002  # it would wait
         """One answer for each row. Raises ArmFailed."""
         asked = _Asked(rows, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
@@ -108,7 +149,7 @@ class Lane:
         try:
             while self._waiting or self._steps:
                 if self._waiting:
-                    await self._call(self._gathered())
+                    await self._call(_gathered(self._waiting, LANE_ROWS))
                 else:
                     await self._take_step(self._steps.popleft())
         finally:
@@ -126,21 +167,9 @@ class Lane:
         if not waiting.found.done():
             waiting.found.set_result(found)
 
-    def _gathered(self) -> list[_Asked]:
-        """The oldest questions that somebody still waits for, as many as one call takes."""
-        batch: list[_Asked] = []
-        count = 0
-        while self._waiting and (not batch or count + len(self._waiting[0].rows) <= LANE_ROWS):
-            asked = self._waiting.popleft()
-            if not asked.answers.done():
-                batch.append(asked)
-                count += len(asked.rows)
-        return batch
-
     async def _call(self, batch: Sequence[_Asked]) -> None:
-        rows = [row for asked in batch for row in asked.rows]
         try:
-            answers = await asyncio.to_thread(self._model.predict, rows)
+            answers = await asyncio.to_thread(self._model.predict, _rows_of(batch))
         except ArmFailed as failure:
             if len(batch) > 1:  # one question must not fail another
                 for asked in batch:
@@ -148,8 +177,29 @@ class Lane:
             elif batch and not batch[0].answers.done():
                 batch[0].answers.set_exception(failure)
             return
-        start = 0
-        for asked in batch:
-            if not asked.answers.done():
-                asked.answers.set_result(answers[start : start + len(asked.rows)])
-            start += len(asked.rows)
+        _hand_out(batch, answers)
+
+
+def _gathered(waiting: deque[_Asked], most: int) -> list[_Asked]:
+    """The oldest questions that somebody still waits for, as many as one call takes."""
+    batch: list[_Asked] = []
+    count = 0
+    while waiting and (not batch or count + len(waiting[0].rows) <= most):
+        asked = waiting.popleft()
+        if not asked.answers.done():
+            batch.append(asked)
+            count += len(asked.rows)
+    return batch
+
+
+def _rows_of(batch: Sequence[_Asked]) -> Rows:
+    return batch[0].rows if len(batch) == 1 else [row for asked in batch for row in asked.rows]
+
+
+def _hand_out(batch: Sequence[_Asked], answers: Sequence[ArmAnswer]) -> None:
+    start = 0
+    for asked in batch:
+        end = start + len(asked.rows)
+        if not asked.answers.done():
+            asked.answers.set_result(answers[start:end])
+        start = end

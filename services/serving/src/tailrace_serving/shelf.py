@@ -91,13 +91,13 @@ class Shelved:
         """What it takes while it is loaded, about."""
         return OVERHEAD_BYTES + BYTES_HELD * self.claim.size_bytes
 
-    async def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
+    async def predict(self, rows: Sequence[Mapping[str, FeatureValue]], *, alone: bool = False) -> Sequence[ArmAnswer]:
         """One answer for each row. Raises ArmFailed, also when it cannot be brought back."""
         self.in_use += 1
         try:
             predictor = self.predictor or await self._brought()
             self._shelf.touch(self)
-            return await predictor.predict(rows)
+            return await predictor.predict(rows, alone=alone)
         finally:
             self.in_use -= 1
 

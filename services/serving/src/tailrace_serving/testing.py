@@ -73,7 +73,7 @@ class FakePredictor:
         self._number = number
         self._fails = fails
 
-    async def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> list[FakeAnswer]:
+    async def predict(self, rows: Sequence[Mapping[str, FeatureValue]], *, alone: bool = False) -> list[FakeAnswer]:  # noqa: ARG002
         """The same answer for every row. Raises ArmFailed when told to."""
         if self._fails:
             raise ArmFailed("out of order")

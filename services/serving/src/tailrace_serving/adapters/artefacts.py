@@ -1,8 +1,8 @@
 """Artefacts out of the object store: fetched by claim check, verified, loaded and warmed in a thread.
 
 The object store verifies the sha256, `tailrace_models` the signature and the fit to the spec, and one warm-up row that
-the model answers at all. Only then does anybody hear of it. The warm-up also says how long one row takes, and with it
-where the model runs (`running`).
+the model answers at all. Only then does anybody hear of it. The warm-up also says how long one row takes, and several at
+once, and with it how the model is called (`running`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing, RetryLater
 from tailrace_serving.domain.arms import ArmFailed
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.ports import ArtefactUnusable
-from tailrace_serving.running import InLine, Lane
+from tailrace_serving.running import SLICE_ROWS, InLine, Lane, Together
 
 
 class Objects(Protocol):
@@ -42,6 +42,8 @@ class _Reference(msgspec.Struct):
 
 _REFERENCE = msgspec.json.Decoder(_Reference)
 _TRIES = 3
+_PAYS = 0.5
+"""Of the time for rows one by one: what takes less for all at once is asked for several together."""
 
 
 class StoredArtefacts:
@@ -52,14 +54,16 @@ class StoredArtefacts:
         self._in_line_seconds = in_line_seconds
         self._signing_key = signing_key
 
-    async def load(self, claim: ClaimCheck, spec: ModelSpec) -> InLine | Lane:
+    async def load(self, claim: ClaimCheck, spec: ModelSpec) -> InLine | Together | Lane:
         """The model behind a claim check. Raises ArtefactUnusable."""
         try:
             data = await self._objects.get_artefact(claim)
         except (ArtefactCorrupt, ObjectMissing, RetryLater) as error:
             raise ArtefactUnusable(str(error)) from error
-        predictor, seconds = await asyncio.to_thread(self._opened, claim.media_type, data, spec)
-        return InLine(predictor) if seconds <= self._in_line_seconds else Lane(predictor)
+        predictor, one, many = await asyncio.to_thread(self._opened, claim.media_type, data, spec)
+        if one > self._in_line_seconds:
+            return Lane(predictor)
+        return Together(predictor) if many < _PAYS * SLICE_ROWS * one else InLine(predictor)
 
     async def reference(self, claim: ClaimCheck) -> Reference:
         """The row sample of a version's reference. Raises ArtefactUnusable."""
@@ -70,26 +74,29 @@ class StoredArtefacts:
             raise ArtefactUnusable(str(error)) from error
         return thinned(Reference(rows, claim.sha256))
 
-    def _opened(self, media_type: str, data: bytes, spec: ModelSpec) -> tuple[GuardedPredictor, float]:
+    def _opened(self, media_type: str, data: bytes, spec: ModelSpec) -> tuple[GuardedPredictor, float, float]:
+        """The model, and the seconds that it takes for one row and for `SLICE_ROWS`."""
         try:
             predictor = GuardedPredictor(load(media_type, data, signing_key=self._signing_key, spec=spec), spec)
-            seconds = _seconds_for_a_row(predictor, FeatureRules(spec).example())
+            row = FeatureRules(spec).example()
+            one = _seconds_for(predictor, [row])
+            many = _seconds_for(predictor, [row] * SLICE_ROWS) if one <= self._in_line_seconds else math.inf
         except ArtefactError as error:
             raise ArtefactUnusable(str(error)) from error
         except ArmFailed as error:
             raise ArtefactUnusable(
                 f"the artefact loads, but fails on a row within the spec's limits: {error}"
             ) from error
-        return predictor, seconds
+        return predictor, one, many
 
 
-def _seconds_for_a_row(predictor: GuardedPredictor, row: Mapping[str, FeatureValue]) -> float:
-    """The fastest of a few answers; the first is there to warm the model. Raises ArmFailed."""
-    predictor.predict([row])
+def _seconds_for(predictor: GuardedPredictor, rows: Sequence[Mapping[str, FeatureValue]]) -> float:
+    """The fastest of a few calls; the first is there to warm the model. Raises ArmFailed."""
+    predictor.predict(rows)
     taken = []
     for _ in range(_TRIES):
         began = perf_counter()
-        predictor.predict([row])
+        predictor.predict(rows)
         taken.append(perf_counter() - began)
     return min(taken)
 

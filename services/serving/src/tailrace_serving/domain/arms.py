@@ -55,8 +55,8 @@ ReferenceOf = Callable[[], Awaitable[Reference | None]]
 class Predictor(Protocol):
     """A loaded model."""
 
-    async def predict(self, rows: Sequence[Mapping[str, FeatureValue]]) -> Sequence[ArmAnswer]:
-        """One answer for each row. Raises ArmFailed."""
+    async def predict(self, rows: Sequence[Mapping[str, FeatureValue]], *, alone: bool = False) -> Sequence[ArmAnswer]:
+        """One answer for each row; `alone`, not together with what else is asked, so that it can be timed. Raises ArmFailed."""
         ...
 
     async def explain(self, asked: ToExplain, reference: ReferenceOf) -> Explanation:

@@ -1,12 +1,13 @@
 """What became of a model's calls, counted until it is told.
 
 Every version that answers is counted in its arm: rows answered, rows that it failed on, and how long calls took. Only
-calls with one row are timed, so that arms can be held against each other: a served version is mostly asked row by row,
-and the others in batches. Of a batch the first row is asked alone, but no more often than `TIMED_EVERY_SECONDS`.
+calls with one row alone are timed, so that arms can be held against each other: a served version is asked row by row or
+together with other requests' rows, and the others in batches. No arm is timed more often than every `TIMED_EVERY_SECONDS`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from tailrace_contracts.durations import bucket_of
 from tailrace_contracts.events import Arm
 
 TIMED_EVERY_SECONDS = 0.02
-"""Of an arm that is asked in batches a row is asked alone, to be timed, at most this often."""
+"""Of an arm a row is asked alone, to be timed, at most this often."""
 
 
 @dataclass(slots=True)
@@ -33,12 +34,9 @@ class Tally:
         self._counts: dict[tuple[Arm, int], Counts] = {}
         self._timed_at: dict[tuple[Arm, int], float] = {}
 
-    def answered(self, arm: Arm, version: int, rows: int, seconds: float | None = None) -> None:
-        """Rows were answered, in so many seconds where one row was asked alone."""
-        counts = self._of(arm, version)
-        counts.answered += rows
-        if seconds is not None:
-            self.timed(arm, version, seconds)
+    def answered(self, arm: Arm, version: int, rows: int) -> None:
+        """Rows were answered."""
+        self._of(arm, version).answered += rows
 
     def timed(self, arm: Arm, version: int, seconds: float) -> None:
         """A call with one row took so long."""
@@ -52,7 +50,7 @@ class Tally:
     def is_due(self, arm: Arm, version: int, now: float) -> bool:
         """Whether a row should be asked alone, to be timed; if so, the next one should not for a while."""
         key = (arm, version)
-        if now - self._timed_at.get(key, -TIMED_EVERY_SECONDS) < TIMED_EVERY_SECONDS:
+        if now - self._timed_at.get(key, -math.inf) < TIMED_EVERY_SECONDS:
             return False
         self._timed_at[key] = now
         return True
