@@ -79,9 +79,10 @@ async def test_everything_arrives_in_order(published: Published, count: int) -> 
 
 
 @pytest.mark.parametrize("count", [1, 40])
-async def test_keys_go_where_every_kafka_client_sends_them(published: Published, count: int) -> None:
+@pytest.mark.parametrize("form", ["prediction-{}", "{:036}"], ids=["of any length", "of one length"])
+async def test_keys_go_where_every_kafka_client_sends_them(published: Published, count: int, form: str) -> None:
     """A label and its prediction, published by different clients, would never meet."""
-    keys = [f"prediction-{number}".encode() for number in range(count)]
+    keys = [form.format(number).encode() for number in range(count)]
     await published.publisher.send_all([Outgoing(TOPIC, b"v", key) for key in keys])
     expected = {key: DefaultPartitioner()(key, [0, 1, 2, 3], [0, 1, 2, 3]) for key in keys}
     assert {record.key: record.partition for record in await published.on_topic()} == expected

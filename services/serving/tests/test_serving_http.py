@@ -108,6 +108,54 @@ async def serving() -> AsyncIterator[Serving]:
     await made.capture.stop()
 
 
+async def test_fault_of_ours_is_told_without_its_insides(serving: Serving) -> None:
+    """If it failed, a caller would get a traceback, or a broken connection."""
+
+    def no_id() -> str:
+        raise ZeroDivisionError("a secret")
+
+    front = replace(serving.front, desk=serving.front.desk._replace(new_id=no_id))
+    async with serving.client_of(front) as client:
+        answer = await client.post("/v2/models/rain/infer", json={"inputs": TENSORS})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the request failed through a fault of the service; its log has the reason"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/models/rain/infer", {"inputs": TENSORS, "parameters": {"prediction_id": "p-1"}}),
+        ("/v1/models/rain/predict", {"features": {"humidity": 40.0}, "prediction_id": "p-1"}),
+        ("/v2/models/rain/infer", {"inputs": []}),
+        ("/v2/models/fog/infer", {"inputs": TENSORS}),
+    ],
+)
+async def test_whole_requests_are_answered_as_streamed_ones(serving: Serving, path: str, body: dict[str, Any]) -> None:
+    """If it failed, a client would get another answer when its request comes in two packets."""
+    answer_to = application(serving.front).direct.answer_to(path.encode())
+    assert answer_to is not None
+    whole = await answer_to(json.dumps(body).encode())
+    streamed = await serving.client.post(path, json=body)
+    assert (whole.status, json.loads(whole.body)) == (streamed.status_code, streamed.json())
+    assert dict(whole.headers)[b"content-type"] == b"application/json"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/models/rain", "/v2/models/a%2Fb/infer", "/v2/models/rain/infer?x", "/v2/models//infer"]
+)
+async def test_only_plain_paths_are_answered_whole(serving: Serving, path: str) -> None:
+    """If it failed, a path would mean something else than the routes say."""
+    assert application(serving.front).direct.answer_to(path.encode()) is None
+
+
+async def test_whole_body_over_the_limit_is_refused(serving: Serving) -> None:
+    """If it failed, the limit would hold for streamed bodies only."""
+    front = replace(serving.front, limits=Limits(10, 50))
+    answer_to = application(front).direct.answer_to(b"/v2/models/rain/infer")
+    assert answer_to is not None
+    assert (await answer_to(b" " * 11)).status == 413
+
+
 async def test_one_row_in_the_open_inference_protocol(serving: Serving) -> None:
     """If it failed, no client of the protocol could ask anything."""
     answer = await serving.client.post(
@@ -515,7 +563,7 @@ class Stuck(FakePredictor):
         super().__init__()
         self.given_up = 0
 
-    async def predict(self, _: Sequence[Mapping[str, FeatureValue]]) -> list[FakeAnswer]:
+    async def predict(self, _: Sequence[Mapping[str, FeatureValue]], *, alone: bool = False) -> list[FakeAnswer]:  # noqa: ARG002
         """Wait for what never comes."""
         try:
             await asyncio.Event().wait()

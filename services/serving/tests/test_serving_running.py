@@ -13,7 +13,7 @@ from tailrace_models import ONNX, Reference, load
 from tailrace_runtime.objects import ObjectStore
 from tailrace_serving.adapters.artefacts import StoredArtefacts
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed
-from tailrace_serving.running import InLine, Lane
+from tailrace_serving.running import InLine, Lane, Together
 from tailrace_serving.shelf import BYTES_HELD, OVERHEAD_BYTES, Shelf
 from tailrace_serving.testing import (
     RAIN,
@@ -113,11 +113,61 @@ async def test_many_rows_in_line_let_others_in() -> None:
     assert len(set(seen)) == len(seen) == 7
 
 
+class Columns:
+    """Answers many rows for little more than one, as a network does; fails on a negative humidity."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def predict(self, rows: Rows) -> list[FakeAnswer]:
+        """Its humidity as each row's answer."""
+        self.calls.append(len(rows))
+        if any(float(each["humidity"] or 0) < 0 for each in rows):
+            raise ArmFailed("below zero")
+        return [FakeAnswer(float(each["humidity"] or 0), None) for each in rows]
+
+    def explainer(self, _: Reference | None) -> None:
+        """It has nothing to explain with."""
+
+
+async def test_requests_of_one_turn_are_asked_together() -> None:
+    """If it failed, a network would be called for each request, at many times the price; or answers be mixed up."""
+    model = Columns()
+    together = Together(model)
+    found = await asyncio.gather(*(together.predict([row(each), row(each + 0.5)]) for each in range(40)))
+    assert [[each.prediction for each in answers] for answers in found] == [[each, each + 0.5] for each in range(40)]
+    assert model.calls == [64, 16]
+    assert [each.prediction for each in await together.predict([row(7.0)])] == [7.0]
+
+
+async def test_one_request_asked_together_fails_alone() -> None:
+    """If it failed, one caller's row would turn the answers of all who asked in the same turn into errors."""
+    together = Together(Columns())
+    good, bad, gone = (asyncio.create_task(together.predict([row(each)])) for each in (2.0, -1.0, 3.0))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert [each.prediction for each in await good] == [2.0]
+    with pytest.raises(ArmFailed, match="below zero"):
+        await bad
+
+
+async def test_row_that_is_timed_is_asked_alone() -> None:
+    """If it failed, a version would look as slow as all that was asked beside it."""
+    model = Columns()
+    together = Together(model)
+    beside = asyncio.create_task(together.predict([row(1.0)]))
+    await asyncio.sleep(0)
+    await together.predict([row(2.0)], alone=True)
+    assert model.calls == [1]
+    await beside
+    assert model.calls == [1, 1]
+
+
 async def test_speed_decides_where_a_model_runs(small_network: bytes) -> None:
     """If it failed, a heavy network would run on the event loop, or a small one pay for a thread."""
     objects = ObjectStore.from_url("memory:///")
     claim = await objects.put_artefact(small_network, ONNX)
-    assert isinstance(await StoredArtefacts(objects, b"key", 60).load(claim, SPEC), InLine)
+    assert isinstance(await StoredArtefacts(objects, b"key", 60).load(claim, SPEC), Together)
     lane = await StoredArtefacts(objects, b"key", 0).load(claim, SPEC)
     assert isinstance(lane, Lane)
     asked = [{**RAIN, "humidity": float(number)} for number in range(300)]

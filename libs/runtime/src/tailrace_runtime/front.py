@@ -19,13 +19,16 @@ import uvicorn
 from tailrace_runtime.errors import ConfigurationFault
 from tailrace_runtime.health import Health
 from tailrace_runtime.metrics import CONTENT_TYPE, Metrics
+from tailrace_runtime.protocol import Direct, HttpProtocol
 from tailrace_runtime.tracing import continued_from
-from tailrace_runtime.transport import Protocol
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+_TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 
 
 class Front:
@@ -38,11 +41,18 @@ class Front:
         self._app = app
         self._health = health
         self._metrics = metrics
+        direct: Direct | None = getattr(app, "direct", None)
+        self._direct = direct and direct._replace(unusual=direct.unusual | _TRACE_HEADERS)
         self._probes: dict[str, Callable[[], tuple[int, bytes, str]]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._render,
         }
+
+    @property
+    def direct(self) -> Direct | None:
+        """What answers whole requests, if the application has such a thing and is open."""
+        return self._direct if self.open and not self.draining else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, by the ASGI specification."""
@@ -94,9 +104,11 @@ def _closing(send: Send) -> Send:
 
 
 def _trace_of(scope: Scope) -> tuple[tuple[str, bytes], ...]:
-    return tuple(
-        (name.decode("ascii"), value) for name, value in scope["headers"] if name in (b"traceparent", b"tracestate")
-    )
+    found: tuple[tuple[str, bytes], ...] = ()
+    for name, value in scope["headers"]:
+        if name in _TRACE_HEADERS:
+            found = (*found, (name.decode("ascii"), value))
+    return found
 
 
 def _error(status: int, sentence: str) -> tuple[int, bytes, str]:
@@ -130,7 +142,7 @@ def server(front: Front, grace_seconds: float) -> Server:
             lifespan="off",
             ws="none",
             loop="none",
-            http=Protocol,
+            http=HttpProtocol,
             timeout_graceful_shutdown=max(1, int(grace_seconds)),
             timeout_keep_alive=75,
         )

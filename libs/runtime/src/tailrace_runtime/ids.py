@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import time
 
+_VARIANT = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}
+"""The first digit of the fourth group: its two highest bits are 10."""
+
 
 def new_id() -> str:
     """A new identifier: 48 bits of Unix milliseconds, then random bits; as text it sorts by time.
@@ -21,8 +24,5 @@ def at(unix_ms: int, randomness: bytes) -> str:
     >>> at(0, bytes(10))
     '00000000-0000-7000-8000-000000000000'
     """
-    value = (unix_ms & (1 << 48) - 1) << 80 | int.from_bytes(randomness, "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    time_digits, digits = f"{unix_ms:012x}", randomness.hex()
+    return f"{time_digits[:8]}-{time_digits[8:]}-7{digits[1:4]}-{_VARIANT[digits[4]]}{digits[5:8]}-{digits[8:]}"

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
@@ -167,9 +168,11 @@ class Producer:
         for name in {record.topic for record in records}:
             partitions[name] = sorted(await client.partitions_for(self._settings.topic(name)))
         turn = next(self._turn)
+        hashes = iter(murmur2_of([record.key for record in records if record.key is not None]))
         groups: dict[Place, list[Outgoing]] = defaultdict(list)
         for record in records:
-            groups[record.topic, partition_of(record, partitions[record.topic], turn)].append(record)
+            hashed = None if record.key is None else next(hashes)
+            groups[record.topic, partition_of(record, partitions[record.topic], turn, hashed)].append(record)
         return groups
 
     async def _send_each(self, client: Any, place: Place, records: list[Outgoing]) -> None:
@@ -239,15 +242,19 @@ class Producer:
         task.add_done_callback(self._abandoned.discard)
 
 
-def partition_of(record: Outgoing, partitions: Sequence[int], turn: int = 0) -> int:
-    """The partition that a record goes to: its own wish, else its key's murmur2 hash, else the one whose turn it is."""
+def partition_of(record: Outgoing, partitions: Sequence[int], turn: int = 0, hashed: int | None = None) -> int:
+    """The partition that a record goes to: its own wish, else its key's hash, else the one whose turn it is.
+
+    `hashed` is the key's `murmur2`, where that is known.
+    """
     if record.partition is not None:
         return record.partition
     if len(partitions) == 1:
         return partitions[0]
     if record.key is None:
         return partitions[turn % len(partitions)]
-    return partitions[(murmur2(record.key) & 0x7FFFFFFF) % len(partitions)]
+    hashed = murmur2(record.key) if hashed is None else hashed
+    return partitions[(hashed & 0x7FFFFFFF) % len(partitions)]
 
 
 def murmur2(key: bytes) -> int:
@@ -266,6 +273,22 @@ def murmur2(key: bytes) -> int:
         found = (found ^ int.from_bytes(rest, "little")) * _M & _ALL
     found = (found ^ found >> 13) * _M & _ALL
     return found ^ found >> 15
+
+
+def murmur2_of(keys: Sequence[bytes]) -> list[int]:
+    """`murmur2` of every key; of many keys of one length, such as identifiers, all at once."""
+    length = len(keys[0]) if keys else 0
+    if len(keys) < FEW_RECORDS or length % 4 or any(len(key) != length for key in keys):
+        return [murmur2(key) for key in keys]
+    words = np.frombuffer(b"".join(keys), dtype="<u4").reshape(len(keys), length // 4)
+    found = np.full(len(keys), 0x9747B28C ^ length, dtype=np.uint32)
+    for word in words.T:
+        mixed = word * np.uint32(_M)
+        mixed ^= mixed >> np.uint32(24)
+        found = found * np.uint32(_M) ^ mixed * np.uint32(_M)
+    found = (found ^ found >> np.uint32(13)) * np.uint32(_M)
+    hashes: list[int] = (found ^ found >> np.uint32(15)).tolist()
+    return hashes
 
 
 def _packed(client: Any, records: list[Outgoing]) -> list[Any]:

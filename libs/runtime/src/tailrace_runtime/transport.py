@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 HELD_BYTES = 64 * 1024
 """More than this is written at once: holding is for small answers."""
 
@@ -34,6 +32,13 @@ class Gathered(asyncio.Transport):
         self._bytes += len(data)
         if self._bytes > HELD_BYTES:
             self.flush()
+
+    def send(self, data: bytes) -> None:
+        """Send these bytes, which are a whole answer, now."""
+        if self._held:
+            self.write(data)
+        else:
+            self._transport.write(data)
 
     def flush(self) -> None:
         """Hand to the kernel what is held."""
@@ -66,11 +71,3 @@ class Gathered(asyncio.Transport):
     def resume_reading(self) -> None:
         """Read on."""
         self._transport.resume_reading()
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol on such a transport."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there."""
-        super().connection_made(Gathered(transport, self.loop))

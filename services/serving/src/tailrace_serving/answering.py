@@ -13,10 +13,12 @@ from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
+import structlog
 from starlette.types import Receive, Scope, Send
 
-from tailrace_serving import bodies, handlers
-from tailrace_serving.bodies import Body, WentAway
+from tailrace_runtime.protocol import Reply
+from tailrace_serving import handlers
+from tailrace_serving.bodies import HEADER_LENGTH, Arriving, Body, Incoming, WentAway, Whole
 from tailrace_serving.capture import Capture
 from tailrace_serving.deadline import Deadline
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Member, Table
@@ -40,9 +42,16 @@ STATUS: dict[Kind, int] = {
     "unavailable": 503,
     "unexplainable": 409,
 }
+FAULT = "the request failed through a fault of the service; its log has the reason"
+"""What a caller is told of a fault of ours."""
+
+log = structlog.get_logger(__name__)
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 _ENCODE = msgspec.json.Encoder().encode
 _JSON = (b"content-type", b"application/json")
+_OF_JSON = (_JSON,)
 _BINARY = (b"content-type", b"application/octet-stream")
 _MOST_SHOWN = 200
 _RETRY = (b"retry-after", b"1")
@@ -144,40 +153,58 @@ class Answering(Generic[RequestT]):
         self._max_rows = front.limits.max_explained_rows if explaining else front.limits.max_rows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        began = perf_counter()
-        self._at_once.count += 1
+        """Answer one request, whose body arrives."""
+        path = scope["path_params"]
+        incoming = Arriving(scope, receive, self._front.limits.max_body_bytes)
         try:
-            wire = await self._answered(scope, receive, began)
-        except Refused as refused:
-            self._front.desk.meter.count("tailrace_requests_refused_total", reason=refused.kind)
-            await _refuse(send, refused)
+            reply = await self._reply(path["model"], path.get("version"), incoming)
         except WentAway:
             self._front.desk.meter.count("tailrace_requests_refused_total", reason="went-away")
+            return
+        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def whole(self, model: str, body: bytes) -> Reply:
+        """Answer one request, whose body is here."""
+        return await self._reply(model, None, Whole(body, self._front.limits.max_body_bytes))
+
+    async def _reply(self, model: str, version: str | None, incoming: Incoming) -> Reply:
+        self._at_once.count += 1
+        try:
+            wire = await self._answered(model, version, incoming)
+        except Refused as refused:
+            self._front.desk.meter.count("tailrace_requests_refused_total", reason=refused.kind)
+            return _refusal(refused)
+        except WentAway:
+            raise
+        except Exception:
+            log.exception("a request failed", model=model)
+            return Reply(500, _ENCODE({"error": FAULT}), (_JSON,))
         else:
-            await _send(send, wire)
+            return Reply(200, wire.body, _OF_JSON if wire.json_bytes is None else _of_binary(wire.json_bytes))
         finally:
             self._at_once.count -= 1
 
-    async def _answered(self, scope: Scope, receive: Receive, began: float) -> Wire:
-        front, path, limits = self._front, scope["path_params"], self._front.limits
+    async def _answered(self, model: str, version: str | None, incoming: Incoming) -> Wire:
+        began, front, limits = perf_counter(), self._front, self._front.limits
         if self._at_once.count > self._at_once.most:
             raise Refused("busy", f"{self._at_once.most} requests are being answered, expected no more; try again")
-        arms = front.table.find(path["model"])
+        arms = front.table.find(model)
         body: Body | None = None
         try:
             with Deadline(limits.request_seconds):
-                body = await bodies.read(scope, receive, limits.max_body_bytes)
+                body = await incoming.read()
                 request, question = self._asked(body, arms.rules)
-                answered = await handlers.answer(front.desk, arms, question, path.get("version"))
+                answered = await handlers.answer(front.desk, arms, question, version)
                 response = self._form.response(
                     request, arms, answered.served, answered.answers, answered.prediction_ids
                 )
                 seconds = perf_counter() - began
-                rows = handlers.inferences(front.desk, arms, question, answered, seconds, trace=_trace(scope))
+                rows = handlers.inferences(front.desk, arms, question, answered, seconds, trace=incoming.trace)
                 if self._explaining is not None:
                     explained = self._explained(self._explaining, request, response, rows)
-                    rows = await bodies.while_awaited(receive, explained)
+                    rows = await incoming.while_awaited(explained)
         except TimeoutError:
             raise _too_late(limits.request_seconds, arms.model, arrived=body is not None) from None
         wire = self._extension.wired(request, response) if self._extension else Wire(_ENCODE(response), None)
@@ -235,29 +262,14 @@ def _too_late(seconds: float, model: str, *, arrived: bool) -> Refused:
     return Refused("too-slow", f"the request body did not arrive within {seconds:g} s; send it again")
 
 
-def _trace(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            return bytes(value)
-    return None
+def _of_binary(json_bytes: int) -> Headers:
+    return (_BINARY, (HEADER_LENGTH, b"%d" % json_bytes))
 
 
-async def _send(send: Send, wire: Wire) -> None:
-    length = (b"content-length", str(len(wire.body)).encode())
-    if wire.json_bytes is None:
-        headers = [_JSON, length]
-    else:
-        headers = [_BINARY, length, (bodies.HEADER_LENGTH, str(wire.json_bytes).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": wire.body})
-
-
-async def _refuse(send: Send, refused: Refused) -> None:
-    body = _ENCODE({"error": refused.sentence})
-    headers = [_JSON, (b"content-length", str(len(body)).encode())]
+def _refusal(refused: Refused) -> Reply:
+    headers = [_JSON]
     if refused.kind in {"busy", "unavailable"}:
         headers.append(_RETRY)
     if refused.kind in {"busy", "too-large", "too-slow", "unsupported"}:  # the rest of the body is not read
         headers.append(_CLOSE)
-    await send({"type": "http.response.start", "status": STATUS[refused.kind], "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return Reply(STATUS[refused.kind], _ENCODE({"error": refused.sentence}), headers)

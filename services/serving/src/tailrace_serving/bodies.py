@@ -29,6 +29,55 @@ class Body(NamedTuple):
     binary: bytes | None
 
 
+class Whole:
+    """A body that is here already, and is only JSON."""
+
+    __slots__ = ("_body", "_max_bytes")
+
+    trace: bytes | None = None
+
+    def __init__(self, body: bytes, max_bytes: int) -> None:
+        self._body = body
+        self._max_bytes = max_bytes
+
+    async def read(self) -> Body:
+        """The body. Raises Refused over the limit."""
+        if len(self._body) > self._max_bytes:
+            raise _too_large(str(len(self._body)), self._max_bytes)
+        return Body(self._body, None)
+
+    async def while_awaited(self, work: Coroutine[Any, Any, T]) -> T:
+        """What work comes to."""
+        return await work
+
+
+class Arriving:
+    """A body that comes over the wire."""
+
+    __slots__ = ("_max_bytes", "_receive", "_scope")
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._max_bytes = max_bytes
+
+    @property
+    def trace(self) -> bytes | None:
+        """The trace that the request belongs to."""
+        return next((bytes(value) for name, value in self._scope["headers"] if name == b"traceparent"), None)
+
+    async def read(self) -> Body:
+        """The whole body. Raises Refused over the limit or for an encoding that is not spoken, and WentAway."""
+        return await read(self._scope, self._receive, self._max_bytes)
+
+    async def while_awaited(self, work: Coroutine[Any, Any, T]) -> T:
+        """What work comes to that takes long enough to be worth a look after the client. Raises WentAway."""
+        return await while_awaited(self._receive, work)
+
+
+Incoming = Whole | Arriving
+
+
 async def read(scope: Scope, receive: Receive, max_bytes: int) -> Body:
     """The whole body. Raises Refused over the limit or for an encoding that is not spoken, and WentAway."""
     json_length: bytes | None = None

@@ -137,7 +137,16 @@ def inferences(
     time, alone = question.time or desk.clock.now(), len(question.rows) == 1
     return [
         Inference(
-            arms, answered.served, row, each, identity, question.entity, time, round(seconds * 1000, 3), trace, alone
+            arms,
+            answered.served,
+            row,
+            each,
+            identity,
+            question.entity,
+            time,
+            int(seconds * 1_000_000 + 0.5) / 1000,
+            trace,
+            alone,
         )
         for row, each, identity in zip(question.rows, answered.answers, answered.prediction_ids, strict=True)
     ]

@@ -1,23 +1,27 @@
 """The HTTP front: decode, call, encode.
 
-The routes that carry traffic are plain ASGI (`answering`). Everything else is small enough for ordinary routes.
+The routes that carry traffic are plain ASGI (`answering`), and small requests for inference go past even that
+(`tailrace_runtime.protocol`). Everything else is small enough for ordinary routes.
 Every refusal is `{"error": sentence}`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tailrace_serving.answering import STATUS, Answering, AtOnce, Front
+from tailrace_runtime.protocol import Answer, Direct
+from tailrace_serving.answering import FAULT, STATUS, Answering, AtOnce, Front
+from tailrace_serving.bodies import HEADER_LENGTH
 from tailrace_serving.domain import binary, explained_form, oip, rowform
 from tailrace_serving.domain.arms import Arms, Member
 from tailrace_serving.domain.refusal import Refused, brief
@@ -26,15 +30,41 @@ from tailrace_serving.openapi import VERSION, document
 _ENCODE = msgspec.json.Encoder().encode
 
 
-def application(front: Front) -> ASGIApp:
-    """The whole front: the busiest path is taken before any router looks at it."""
+_BUSIEST = re.compile(rb"/v2/models/([\w.~-]+)/infer|/v1/models/([\w.~-]+)/predict")
+
+UNUSUAL = frozenset({HEADER_LENGTH, b"content-encoding"})
+"""Headers that say that a body is not just JSON."""
+
+
+class Application:
+    """The whole front: ordinary routes, and the busiest paths past any router."""
+
+    def __init__(self, routes: ASGIApp, infer: Answering[Any], predict: Answering[Any]) -> None:
+        self._routes = routes
+        self._infer = infer
+        self._predict = predict
+        self.direct = Direct(self._answer_to, UNUSUAL)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, by the ASGI specification."""
+        await self._routes(scope, receive, send)
+
+    def _answer_to(self, url: bytes) -> Answer | None:
+        found = _BUSIEST.fullmatch(url)
+        if found is None:
+            return None
+        return partial((self._infer if found[1] else self._predict).whole, (found[1] or found[2]).decode())
+
+
+def application(front: Front) -> Application:
+    """The front's routes."""
     at_once, explaining = AtOnce(front.limits.max_requests), AtOnce(front.limits.max_explaining)
     infer = Answering(front, at_once, oip.InferRequest, oip, binary)
     predict = Answering(front, at_once, rowform.PredictRequest, rowform)
     of_tensors, of_rows = explained_form.OfTensors(), explained_form.OfRows()
     explain = Answering(front, explaining, explained_form.ExplainRequest, of_tensors, binary, explaining=of_tensors)
     explain_rows = Answering(front, explaining, explained_form.ExplainRowsRequest, of_rows, explaining=of_rows)
-    rest = Starlette(
+    routes = Starlette(
         routes=[
             Route("/v2/models/{model}/infer", infer, methods=["POST"]),
             Route("/v2/models/{model}/versions/{version}/infer", infer, methods=["POST"]),
@@ -47,17 +77,7 @@ def application(front: Front) -> ASGIApp:
         exception_handlers=HANDLERS,
     )
 
-    async def dispatched(scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        if path.endswith("/infer") and path.startswith("/v2/models/") and scope["method"] == "POST":
-            model = path[len("/v2/models/") : -len("/infer")]
-            if model and "/" not in model:
-                scope["path_params"] = {"model": model}
-                await infer(scope, receive, send)
-                return
-        await rest(scope, receive, send)
-
-    return ServerErrorMiddleware(dispatched, handler=failed)
+    return Application(routes, infer, predict)
 
 
 class Reading:
@@ -133,9 +153,9 @@ async def not_allowed(request: Request, error: Exception) -> Response:
     return response
 
 
-async def failed(request: Request, _: Exception) -> Response:
+async def failed(_: Request, __: Exception) -> Response:
     """A fault of ours; the traceback is in the log."""
-    return _json(500, {"error": f"{request.url.path} failed through a fault of the service; its log has the reason"})
+    return _json(500, {"error": FAULT})
 
 
 HANDLERS: dict[int | type[Exception], Callable[[Request, Exception], Any]] = {

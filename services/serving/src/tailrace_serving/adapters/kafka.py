@@ -11,6 +11,10 @@ from tailrace_runtime.records import SOURCE, Outgoing
 from tailrace_serving.domain.buffer import Captured
 from tailrace_serving.ports import NeverPublished, NotPublished
 
+_VERSION = ("ce_specversion", b"1.0")
+_TYPE = ("ce_type", b"tailrace.prediction-made")
+_JSON = ("content-type", b"application/json")
+
 
 class Sender(Protocol):
     """The part of the runtime's producer that serving needs."""
@@ -40,13 +44,7 @@ class PredictionTopic:
 def outgoing(event: Captured, topic: str) -> Outgoing:
     """The event as a CloudEvent in binary mode. Its id is the prediction's: published twice, it is known for the same."""
     trace = () if event.trace is None else (("traceparent", event.trace),)
-    headers = (
-        ("ce_specversion", b"1.0"),
-        ("ce_id", event.key),
-        ("ce_type", b"tailrace.prediction-made"),
-        ("ce_source", SOURCE.get().encode()),
-        ("ce_time", utc(event.time).encode()),
-        ("content-type", b"application/json"),
-        *trace,
-    )
+    time = ("ce_time", utc(event.time).encode())
+    source = ("ce_source", SOURCE.get().encode())
+    headers = (_VERSION, ("ce_id", event.key), _TYPE, source, time, _JSON, *trace)
     return Outgoing(topic, event.value, event.key, None, headers)

@@ -121,6 +121,7 @@ class FeatureRules:
         self.spec = spec
         self.names = spec.feature_names
         self.specs = {feature.name: feature for feature in spec.features}
+        self.numbers = frozenset(each.name for each in spec.features if isinstance(each, NumericalFeature))
         self._model = spec.model
         self._rules: list[NumericalRule | CategoricalRule] = [
             NumericalRule(each) if isinstance(each, NumericalFeature) else CategoricalRule(each)

@@ -15,13 +15,14 @@ import msgspec
 
 from tailrace_contracts.spec import CategoricalFeature, ModelSpec
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Member
-from tailrace_serving.domain.features import FeatureRules, listed
+from tailrace_serving.domain.features import FeatureRules, Row, listed
 from tailrace_serving.domain.question import Question, entity, identifiers, moment
 from tailrace_serving.domain.refusal import Refused, brief
 
 CLASS_OUTPUTS = {"prediction": "INT64", "probability": "FP64", "prediction_id": "BYTES"}
 NUMBER_OUTPUTS = {"prediction": "FP64", "prediction_id": "BYTES"}
 
+_ONE = [1]
 _WORDS: frozenset[type] = frozenset({str, type(None)})
 _TYPES: dict[str, frozenset[type]] = {
     "BYTES": _WORDS,
@@ -86,29 +87,51 @@ def question(
     request: InferRequest, rules: FeatureRules, max_rows: int, more_outputs: Mapping[str, str] | None = None
 ) -> Question:
     """The question in a request, which may ask for more outputs than those of an inference. Raises Refused."""
-    count = rows_of(request.inputs, max_rows)
-    _check_outputs(request.outputs, {**outputs_of(rules.spec), **(more_outputs or {})})
-    columns: dict[str, list[Any]] = {}
-    for tensor in request.inputs:
-        if tensor.name in columns:
-            raise Refused("malformed", f"input {brief(tensor.name)} is given twice, expected each feature once")
-        columns[tensor.name] = _column(tensor, count, rules)
-    if count == 1:
-        rows = [rules.row({name: column[0] for name, column in columns.items()})]
-    else:
-        rows = [
-            rules.row({name: column[index] for name, column in columns.items()}, f"row {index}: ")
-            for index in range(count)
-        ]
+    if request.outputs is not None:
+        _check_outputs(request.outputs, {**outputs_of(rules.spec), **(more_outputs or {})})
+    plain = _plain_row(request.inputs, rules)
+    rows = _rows(request.inputs, rules, max_rows) if plain is None else [rules.row(plain)]
     asked = request.parameters
     if asked is None:
         return Question(rows)
     return Question(
         rows,
-        identifiers(asked.prediction_id, asked.prediction_ids, count, "parameters: "),
+        identifiers(asked.prediction_id, asked.prediction_ids, len(rows), "parameters: "),
         entity(asked.entity, "parameters: "),
         moment(asked.time, "parameters: "),
     )
+
+
+def _plain_row(tensors: list[Tensor], rules: FeatureRules) -> dict[str, Any] | None:
+    """The row in what is asked mostly: one FP64 for each feature. None where anything is otherwise, right or wrong."""
+    row: dict[str, Any] = {}
+    for tensor in tensors:
+        data = tensor.data
+        if (
+            data is None
+            or len(data) != 1
+            or type(data[0]) is not float
+            or tensor.datatype != "FP64"
+            or tensor.shape != _ONE
+            or tensor.name not in rules.numbers
+        ):
+            return None
+        row[tensor.name] = data[0]
+    return row if len(row) == len(tensors) > 0 else None
+
+
+def _rows(tensors: list[Tensor], rules: FeatureRules, max_rows: int) -> list[Row]:
+    count = rows_of(tensors, max_rows)
+    columns: dict[str, list[Any]] = {}
+    for tensor in tensors:
+        if tensor.name in columns:
+            raise Refused("malformed", f"input {brief(tensor.name)} is given twice, expected each feature once")
+        columns[tensor.name] = _column(tensor, count, rules)
+    if count == 1:
+        return [rules.row({name: column[0] for name, column in columns.items()})]
+    return [
+        rules.row({name: column[index] for name, column in columns.items()}, f"row {index}: ") for index in range(count)
+    ]
 
 
 def rows_of(tensors: list[Tensor], max_rows: int) -> int:
@@ -185,9 +208,9 @@ def outputs_of(spec: ModelSpec) -> dict[str, str]:
     return NUMBER_OUTPUTS if spec.task == "regression" else CLASS_OUTPUTS
 
 
-def _check_outputs(wanted: list[WantedOutput] | None, known: Mapping[str, str]) -> None:
+def _check_outputs(wanted: list[WantedOutput], known: Mapping[str, str]) -> None:
     seen: set[str] = set()
-    for output in wanted or ():
+    for output in wanted:
         if output.name not in known:
             raise Refused("malformed", f"output {brief(output.name)} is unknown, expected {listed(tuple(known))}")
         if output.name in seen:
