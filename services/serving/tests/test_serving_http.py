@@ -83,7 +83,7 @@ class Serving:
         topics = {"spec-applied": "model-specs", "version-changed": "model-versions"}
         for event in events:
             self.loader.on_event(event, record(event, topics.get(event.type, "deployments")))
-        await self.loader._bring_up_to_date()
+        await self.loader._bring_up_to_date(self.artefacts)
 
     async def published(self, count: int = 1) -> list[PredictionMade]:
         """The prediction events, once there are so many."""

@@ -228,7 +228,7 @@ async def test_model_that_cannot_come_back_says_so() -> None:
     a = await shelves.shelf.load(claim_check("a"), SPEC)
     await shelves.shelf.load(claim_check("b"), SPEC)
     del shelves.artefacts.predictors[digest("a")]
-    with pytest.raises(ArmFailed, match="cannot be loaded again"):
+    with pytest.raises(ArmFailed, match="cannot be loaded: artefact"):
         await a.predict([RAIN])
     shelves.hold("a")
     assert len(await a.predict([RAIN])) == 1

@@ -39,7 +39,7 @@ from tailrace_serving.metrics import INSTRUMENTS
 from tailrace_serving.ports import Artefacts, EventLog, Ledger, Meter
 from tailrace_serving.requests import Requests
 from tailrace_serving.settings import ServingSettings
-from tailrace_serving.shelf import Shelf
+from tailrace_serving.shelf import Shelf, WhileRoom
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,9 @@ def create_service(
     shelf = Shelf(artefacts or stored_artefacts(settings), settings.max_loaded_bytes, metrics)
     explanations = explanations_of(settings, shelf, metrics)
     capture = capture_of(settings, PredictionTopic(producer, topic_out), metrics, explanations, ledger_of(settings))
-    loader = Loader(topics_in, table, shelf, metrics, retry_seconds=settings.artefact_retry_seconds)
+    loader = Loader(
+        topics_in, table, shelf, metrics, retry_seconds=settings.artefact_retry_seconds, at_start=WhileRoom(shelf)
+    )
     followers = [Follower(settings, topic, loader.on_event, metrics=metrics) for topic in topics_in]
     clock = clock or SystemClock()
     measuring = measuring_of(settings, table, producer, measurements_out, clock)

@@ -4,7 +4,8 @@ Three followers hand it every event of `model-specs`, `model-versions` and `depl
 and marks the model. One task takes marked models in turn and brings their arms up to date, so whatever arrives while
 an artefact is being loaded is served by one more turn with the newest, however many events it was: revisions are
 skipped, never queued. An artefact that cannot be used leaves the old one serving; it is tried again with every event
-that touches the model, and every `retry_seconds`.
+that touches the model, and every `retry_seconds`. What is deployed already when the process starts may be loaded by
+another rule than what is deployed later (`at_start`).
 """
 
 from __future__ import annotations
@@ -34,12 +35,20 @@ class Loader:
     """Keeps the table of arms true to the topics."""
 
     def __init__(
-        self, routes: Routes, table: Table, artefacts: Artefacts, meter: Meter, *, retry_seconds: float
+        self,
+        routes: Routes,
+        table: Table,
+        artefacts: Artefacts,
+        meter: Meter,
+        *,
+        retry_seconds: float,
+        at_start: Artefacts | None = None,
     ) -> None:
         self.facts = Facts()
         self._routes = routes
         self._table = table
         self._artefacts = artefacts
+        self._at_start = at_start or artefacts
         self._meter = meter
         self._retry_seconds = retry_seconds
         self._marked: dict[str, None] = {}
@@ -75,7 +84,7 @@ class Loader:
         """Serve what the followers, started before, have read; then go on in the background."""
         self._health = health.here()
         self._caught_up = True
-        await self._bring_up_to_date()
+        await self._bring_up_to_date(self._at_start)
         self._task = asyncio.create_task(self._run(), name="serving-loader")
 
     async def wait(self) -> None:
@@ -94,7 +103,7 @@ class Loader:
     async def _run(self) -> None:
         while True:
             await self._marked_or_due()
-            await self._bring_up_to_date()
+            await self._bring_up_to_date(self._artefacts)
 
     async def _marked_or_due(self) -> None:
         try:
@@ -103,12 +112,12 @@ class Loader:
         except TimeoutError:
             self._marked.update(dict.fromkeys(self._troubled))
 
-    async def _bring_up_to_date(self) -> None:
+    async def _bring_up_to_date(self, artefacts: Artefacts) -> None:
         self._wake.clear()
         while self._marked:
             model = next(iter(self._marked))
             del self._marked[model]
-            self._report(model, await refresh(model, self.facts, self._table, self._artefacts))
+            self._report(model, await refresh(model, self.facts, self._table, artefacts))
         reason = self._champions_waited_for()
         if reason:
             self._health.waiting("champions", reason)
@@ -127,7 +136,7 @@ class Loader:
         if refreshed.arms is not None:
             self._meter.count("tailrace_swaps_total", model=model)
         for loaded in refreshed.loaded:
-            log.info("loaded", model=model, version=loaded.label, learner=loaded.learner)
+            log.info("in its place", model=model, version=loaded.label, learner=loaded.learner)
 
     # ------------------------------------------------------------ readiness
 
