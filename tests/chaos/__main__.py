@@ -87,7 +87,8 @@ async def outage(chosen: argparse.Namespace, folder: Path) -> bool:
         place.mkdir()
         with EmbeddedKafka(place / "kafka") as kafka:
             seconds = chosen.minutes * 60
-            rows = await Outage(kafka, place, kind, chosen.rate, teller()).run(seconds, min(60.0, seconds))
+            run = Outage(kafka, place, kind, chosen.rate, teller())
+            rows = [*await run.run(seconds, min(120.0, seconds)), *run.felt()]
         print(f"\n{kind}\n{table(rows)}\n", flush=True)
         verdicts += rows
     return all(row.holds for row in verdicts)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,9 @@ from tests.chaos.steady import Caller, Phase
 Kind = Literal["absent", "frozen"]
 KINDS: tuple[Kind, ...] = ("absent", "frozen")
 READY_SECONDS, SETTLE_SECONDS = 120, 300
+SLOWER_AT_MOST = 1.05
+MORE_MEGABYTES_AT_MOST = 135
+"""`capture_max_bytes`, whose default is 134,217,728."""
 
 Say = Callable[[str], None]
 
@@ -41,6 +44,8 @@ class Outage:
     say: Say
     max_events: int = 100_000
     """What serving may hold; beyond that it loses answers, and counts them."""
+    phases: list[Phase] = field(default_factory=list)
+    """Before, without the broker, and after."""
 
     async def run(self, seconds: float, beside_seconds: float) -> list[Row]:
         """So long away, so long before and after; the phases are told, and the verdict given back."""
@@ -58,8 +63,8 @@ class Outage:
                 away = await self._phase(caller, serving, f"broker {self.kind}", seconds)
                 await asyncio.to_thread(self._bring_back)
                 after = await self._phase(caller, serving, "after", beside_seconds)
-                self.say(f"p99 while {self.kind} is {away.quantile(99) / before.quantile(99):.3f} of that before")
-                return await self._verdict(site.settings, serving, caller, [before, away, after])
+                self.phases = [before, away, after]
+                return await self._verdict(site.settings, serving, caller)
             finally:
                 serving.kill()
 
@@ -84,9 +89,20 @@ class Outage:
         elif self.kafka.process is not None:
             os.kill(self.kafka.process.id.pid, signal.SIGCONT)
 
-    async def _verdict(
-        self, settings: KafkaSettings, serving: ServiceProcess, caller: Caller, phases: list[Phase]
-    ) -> list[Row]:
+    def felt(self) -> list[Row]:
+        """Whether anybody felt it: only of a run that is long enough, on a machine that does nothing else."""
+        before, away, after = self.phases
+        slower = away.quantile(99) / before.quantile(99)
+        more = max(*away.megabytes, *after.megabytes) - max(before.megabytes)
+        self.say(f"p99 while {self.kind} is {slower:.3f} of that before; {more:.0f} MB more are held at most")
+        return [
+            Row(f"p99 more than {SLOWER_AT_MOST} of that before", 0, int(slower > SLOWER_AT_MOST)),
+            Row(
+                f"memory more than {MORE_MEGABYTES_AT_MOST} MB above that before", 0, int(more > MORE_MEGABYTES_AT_MOST)
+            ),
+        ]
+
+    async def _verdict(self, settings: KafkaSettings, serving: ServiceProcess, caller: Caller) -> list[Row]:
         """Wait until serving holds nothing any more; then count what is on the topic."""
 
         async def settled() -> bool:
@@ -99,7 +115,7 @@ class Outage:
             logs = await readout.catch_up()
         keys = [(record.key or b"").decode() for records in logs["prediction-events"].values() for record in records]
         published = set(keys)
-        failures = [each for phase in phases for each in phase.failures]
+        failures = [each for phase in self.phases for each in phase.failures]
         self.say(f"{int(lost):,} of {len(caller.answered):,} answers are counted as lost")
         self.say(f"{len(keys) - len(published)} events stand on the topic twice, under the same id")
         return [

@@ -12,7 +12,7 @@ import pytest
 from tailrace_contracts.events import PredictionMade
 from tailrace_serving import app
 from tailrace_serving.adapters.ledger import MODELS, FileLedger, NoLedger
-from tailrace_serving.capture import Capture
+from tailrace_serving.capture import PROBE_EVENTS, Capture
 from tailrace_serving.domain.arms import ArmAnswer, Arms, Loaded, Member
 from tailrace_serving.domain.features import FeatureRules
 from tailrace_serving.handlers import Inference
@@ -64,7 +64,8 @@ async def test_broker_away_and_back_loses_nothing() -> None:
     events.away = True
     one = inference_of(FakePredictor())
     await capture.take([one(number) for number in range(100)])
-    await eventually(lambda: len(capture.buffer) == 100, 5, 0.005)
+    await eventually(lambda: len(capture.buffer) == 100 and len(events.attempts) > 3, 5, 0.005)
+    assert set(events.attempts[1:]) == {PROBE_EVENTS}, "attempts would be felt by whoever asks meanwhile"
     events.away = False
     await eventually(lambda: len(events.events) == 100, 5, 0.005)
     await capture.stop()

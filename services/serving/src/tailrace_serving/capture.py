@@ -31,7 +31,12 @@ from tailrace_serving.ports import EventLog, Ledger, Meter, NeverPublished, NotP
 
 log = structlog.get_logger(__name__)
 
-BATCH_EVENTS = 500
+BATCH_EVENTS = 250
+"""Sent at once. While they are made ready nobody is answered, so more would be felt."""
+
+PROBE_EVENTS = 16
+"""Sent at once while the broker does not take them: attempts go on, and should not be felt either."""
+
 _TELL_EVERY_SECONDS = 5.0
 
 
@@ -179,6 +184,7 @@ class Capture:
             self._tell_lost(event.model)
 
     async def _publish(self) -> None:
+        most = BATCH_EVENTS
         while self.buffer or self._pending or not self._stopping:
             if not self.buffer:
                 self._offered.clear()
@@ -186,15 +192,17 @@ class Capture:
                 if not self._stopping:
                     await asyncio.sleep(self._linger_seconds)
                 continue
-            batch = self.buffer.oldest(BATCH_EVENTS)
+            batch = self.buffer.oldest(most)
             try:
                 await self._events.publish(batch)
             except NotPublished as error:
+                most = PROBE_EVENTS
                 log.warning("prediction events are kept and sent again", held=len(self.buffer), reason=str(error))
                 await asyncio.sleep(self._retry_seconds)
             except NeverPublished:
                 await self._one_by_one(batch)
             else:
+                most = BATCH_EVENTS
                 self._done(batch)
             self._meter.gauge("tailrace_capture_held", len(self.buffer))
 

@@ -137,10 +137,13 @@ class FakeEventLog:
     def __init__(self) -> None:
         self.events: list[Captured] = []
         self.away = False
+        self.attempts: list[int] = []
+        """How many events were tried at once."""
         self.refuses: bytes | None = None
 
     async def publish(self, events: Sequence[Captured]) -> None:
         """Keep the events. Raises NotPublished while away, NeverPublished for the refused key."""
+        self.attempts.append(len(events))
         if self.away:
             raise NotPublished("the broker is away")
         if any(event.key == self.refuses for event in events):
