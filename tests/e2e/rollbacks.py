@@ -48,7 +48,9 @@ class Rollback:
 
 def spec_of(trigger: Trigger) -> dict[str, Any]:
     """The spec of this trigger's model."""
-    rollback_on = [] if trigger == "loss" else [trigger]
+    rollout: dict[str, Any] = {"standby_examples": 100_000}
+    if trigger == "loss":
+        rollout["rollback_on"] = []
     return {
         "model": f"back-by-{trigger}",
         "owner": "tests",
@@ -59,7 +61,7 @@ def spec_of(trigger: Trigger) -> dict[str, Any]:
         "protected": ["c"],
         "label": {"name": "truth"},
         "monitors": {"serving": {"max_p99_ms": SLOW_MS}},
-        "rollout": {"rollback_on": rollback_on, "standby_examples": 100_000},
+        "rollout": rollout,
     }
 
 

@@ -30,7 +30,17 @@ def test_a_spec_of_before_the_gates_has_none() -> None:
     """An upgrade would hold back every candidate of every model."""
     old = spec({})
     assert old.rollout.gates == Gates()
-    assert old.rollout.rollback_on == ()
+
+
+def test_every_alert_on_a_new_champion_returns_the_version_before_unless_the_spec_says_otherwise() -> None:
+    """A bad champion would stay unless somebody had asked; or a spec as it is stored could not be read again."""
+    silent, none, some = spec({}), spec({"rollback_on": []}), spec({"rollback_on": ["performance"]})
+    assert ModelSpec.model_validate_json(silent.model_dump_json()) == silent
+    for kind, asked in (("performance", True), ("errors", False), ("latency", False), ("fairness", False)):
+        assert silent.rollout.returns_on(kind)
+        assert not none.rollout.returns_on(kind)
+        assert some.rollout.returns_on(kind) == asked
+    assert not silent.rollout.returns_on("feature-drift")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ async def test_only_those_asked_about_count_for_a_rate(world: World) -> None:
 
 async def test_nothing_is_counted_by_group_where_nobody_asks(world: World) -> None:
     """Every model would pay for a gate that few have."""
-    world.known = trial(rollout={"shadow_min_examples": 20})
+    world.known = trial(rollout={"shadow_min_examples": 20, "rollback_on": ["errors"]})
     await world.examples(unfair_to_north(number, correct_north=True) for number in range(40))
     assert world.events(ArmsCompared)[-1].groups == ()
 
@@ -260,7 +260,7 @@ async def test_other_arms_raise_no_alarm(world: World) -> None:
 
 async def test_a_group_that_fares_worse_with_a_new_champion_alerts_at_once(world: World) -> None:
     """A new champion that fails one group would stay until its first cohort closes, weeks later."""
-    rollout = {"rollback_on": ["fairness"], "standby_examples": 1000}
+    rollout = {"standby_examples": 1000}
     world.known = trial(2, 1, standby=1, rollout=rollout)
 
     def example(number: int) -> ExampleLabelled:
@@ -271,6 +271,7 @@ async def test_a_group_that_fares_worse_with_a_new_champion_alerts_at_once(world
         await world.examples([example(number) for number in range(start, start + 50)], start)
     (alert,) = world.events(AlertRaised)
     assert (alert.kind, alert.subject, alert.version, alert.threshold) == ("fairness", "version 2", 2, 0.05)
+    assert alert.kept_by == (1,)
     assert "for quay=north is 0 with version 2 and 1 with version 1, which it replaced" in alert.message
     assert alert.time - NOW < timedelta(minutes=1)
 

@@ -250,6 +250,40 @@ async def test_the_champions_drift_restarts_the_comparisons(world: World) -> Non
     assert (await world.events(ArmsCompared))[-1].verdict == "better"
 
 
+@pytest.mark.parametrize(
+    ("beside", "before", "kept"),
+    [(0.95, 0, (1,)), (0.6, 0, ()), (0.95, 300, ())],
+    ids=["it did better", "both broke the limit", "it was worse on the whole"],
+)
+async def test_an_alert_on_a_new_champion_says_whether_the_one_before_kept_the_limit(
+    world: World, beside: float, before: int, kept: tuple[int, ...]
+) -> None:
+    """What the world does to every version would return an older one, and promotions would stop."""
+    spec = tide_spec(monitors={"window_days": 30, "performance": {"min_accuracy": 0.9}, "concept_drift": None})
+    deployed = deployment(1, 2, shadows=(1,)).model_copy(update={"standby": 1})
+    known = knowledge(spec, deployed, (version(1, "shadow"), version(2, "champion")))
+    earlier = [
+        labelled(n, 1, answered("champion", 1, 2), answered("shadow", 0, 1), time=FIRST_DAY - timedelta(days=60))
+        for n in range(before)
+    ]
+    found = [
+        labelled(
+            before + n,
+            1,
+            answered("champion", int(n % 2), 2),
+            answered("shadow", int(n < 100 * beside), 1),
+            time=FIRST_DAY,
+        )
+        for n in range(100)
+    ]
+    later = [labelled(before + 100, 1, answered("champion", 1, 2), time=FIRST_DAY + timedelta(days=90))]
+    await world.observe(known, earlier + found + later)
+    alerts = [each for each in await world.events(AlertRaised) if each.kind == "performance"]
+    assert [(each.subject, each.value, each.kept_by, each.deployment) for each in alerts] == [
+        ("version 2", 0.5, kept, 1)
+    ]
+
+
 async def test_a_model_of_the_producers_own_is_watched_without_a_version(world: World) -> None:
     """Whoever brings predictions of their own would see nothing."""
     spec = tide_spec(learners={}, monitors={"window_days": 30, "performance": {"min_accuracy": 0.9}})

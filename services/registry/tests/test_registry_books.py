@@ -14,7 +14,7 @@ from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
 from tailrace_registry.adapters.rows import topics_out
 from tailrace_registry.app import batch_handlers
 from tailrace_registry.main import TOPICS_IN, TOPICS_OUT
-from tailrace_registry.testing import NOON, a_candidate, a_command, a_revision, a_spec
+from tailrace_registry.testing import NOON, a_candidate, a_command, a_revision, a_spec, an_alert
 from tailrace_runtime.database import Database, provision
 from tailrace_runtime.testing import FixedClock, record
 
@@ -143,6 +143,26 @@ async def test_tampering_is_found(processes: list[Process], statement: str, brok
     assert not check.intact
     assert check.broken_at == broken_at
     assert check.reason
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("update evidence set event = replace(event, 'error rate', 'accuracy')", "is not the one that the chain has"),
+        ("delete from evidence", "is lost"),
+    ],
+)
+async def test_evidence_that_was_changed_is_found(processes: list[Process], statement: str, why: str) -> None:
+    """An administrator could make an alert say something else than it did when it was judged."""
+    process = processes[0]
+    await process.tell("registry-commands", a_command(ApplySpec(spec=a_spec())))
+    await process.tell("alerts", an_alert("a"))
+    assert (await process.shelf.verify()).intact
+    async with process.database.transaction() as connection:
+        await connection.execute(statement)
+    check = await process.shelf.verify()
+    assert check.broken_at == 2
+    assert why in check.reason
 
 
 async def test_long_chain_is_checked_in_pieces(processes: list[Process], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.commands import first_spec, obey, run_of
 from tailrace_registry.domain.facts import announce
 from tailrace_registry.domain.model import LEGAL, MAX_SHADOWS, Decision, IllegalMove, Model
-from tailrace_registry.domain.rollout import compare, heed, register, version_of
-from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_spec, an_alert
+from tailrace_registry.domain.rollout import compare, register, version_of
+from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_spec
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -720,23 +720,6 @@ def test_a_person_may_take_the_one_who_stands_by(command: Command) -> None:
     assert not decision.refused
     assert decision.model.standby in {None, 2}
     assert decision.model.standby is None or stages_of(decision.model)[2] == "shadow"
-
-
-def test_an_alert_on_the_champion_returns_the_other_where_the_spec_says_so() -> None:
-    """A champion below the accuracy that its owner asks for would stay, or be taken down for another version's alert."""
-    alert = an_alert("a").model_copy(update={"kind": "performance", "subject": "version 2"})
-    told = just_promoted(rollback_on=["performance"])
-    about_groups = alert.model_copy(update={"subject": "region", "version": 2})
-    for found in (alert, about_groups):
-        assert stages_of(heed(told, found).model) == {1: "champion", 2: "rolled-back"}
-    for model, other in (
-        (just_promoted(), alert),
-        (told, alert.model_copy(update={"subject": "version 1"})),
-        (told, alert.model_copy(update={"subject": "region", "version": 1})),
-        (told, alert.model_copy(update={"kind": "concept-drift"})),
-        (replace(told, standby=None), alert),
-    ):
-        assert heed(model, other).model == model
 
 
 def test_a_person_pauses_and_resumes() -> None:

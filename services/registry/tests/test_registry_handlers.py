@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tailrace_contracts.audit import verify_chain
+from tailrace_contracts.audit import digest_of, verify_chain
 from tailrace_contracts.events import (
     AlertKind,
     ApplySpec,
@@ -200,6 +200,7 @@ async def test_repeated_facts_change_nothing(desk: Desk) -> None:
     await desk.tell("evaluations", better, better)
     promote = a_command(PromoteVersion(version=2), command_id="p")
     await desk.tell("registry-commands", promote, promote)
+    await desk.tell("alerts", an_alert("x"))
     before = await desk.published()
     await desk.again("candidate-trained", 0, a_candidate("a"), a_candidate("b"))
     await desk.again("evaluations", 0, better)
@@ -442,6 +443,51 @@ async def test_evidence_is_kept(desk: Desk) -> None:
     assert sorted((line.kind, line.event_id) for line in kept) == [("alert", "x"), ("training", "r")]
     assert failed in [line.event for line in kept]
     assert await desk.shelf.evidence("snow", 10) == []
+
+
+async def test_whatever_is_kept_is_in_the_audit_chain_by_its_digest(desk: Desk) -> None:
+    """An alert that moved nothing could be changed or removed afterwards, and nobody would notice."""
+    await applied(desk)
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    failed = TrainingProgressed(run_id="r", model="rain", stage="failed", message="too few examples", time=NOON)
+    await desk.tell("training-progressed", failed, failed)
+    await desk.tell("alerts", an_alert("x"), an_alert("x"))
+    await desk.tell("evaluations", a_comparison(2, 1, "better", evaluation_id="e"))
+    kept = {(line.kind, line.event_id): digest_of(line.event) for line in await desk.shelf.evidence("rain", 10)}
+    entries = await desk.of(AuditRecorded)
+    vouched = [(each.kind, each.event_id, each.sha256) for entry in entries for each in entry.evidence]
+    assert set(kept) == {("training", "r"), ("alert", "x"), ("comparison", "e")}
+    assert all((*name, sha256) in vouched for name, sha256 in kept.items())
+    noted = {entry.action: entry for entry in entries if entry.action in {"alert", "training"}}
+    assert sorted(noted) == ["alert", "training"]
+    assert noted["training"].reason == "r failed: too few examples"
+    assert "it moves nothing: there is no version before" in noted["alert"].reason
+    assert (await desk.shelf.verify()).intact
+
+
+async def test_a_comparison_that_only_lets_a_gate_wait_is_in_the_chain(desk: Desk) -> None:
+    """It would be kept and not vouched for."""
+    rollout = {"shadow_min_examples": 100, "gates": {"latency": {"max_p99_ms": 50}}}
+    await applied(desk, rollout=rollout)
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    await desk.tell("evaluations", a_comparison(2, 1, "better", evaluation_id="e"))
+    newest = (await desk.of(AuditRecorded))[-1]
+    assert (newest.action, newest.subject, newest.evidence[0].event_id) == ("comparison", "version 2", "e")
+
+
+async def test_an_alert_on_a_new_champion_returns_the_version_before(desk: Desk) -> None:
+    """The record of the version before would not be looked at, or nothing would act without a spec that asks for it."""
+    await applied(desk)
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    await desk.tell("registry-commands", a_command(PromoteVersion(version=2), command_id="p", reason="x"))
+    slow = an_alert("slow").model_copy(update={"kind": "errors", "subject": "version 1"})
+    await desk.tell("alerts", slow.model_copy(update={"kind": "latency"}))
+    await desk.tell("alerts", slow.model_copy(update={"alert_id": "l", "kind": "latency", "subject": "version 2"}))
+    assert (await desk.of(DeploymentChanged))[-1].champion == 2
+    assert "version 1 before it raised an alert on latency too" in (await desk.of(AuditRecorded))[-1].reason
+    await desk.tell("alerts", slow.model_copy(update={"alert_id": "e", "subject": "version 2"}))
+    assert (await desk.of(DeploymentChanged))[-1].champion == 1
+    assert (await desk.shelf.verify()).intact
 
 
 async def test_tombstones_and_others_events_decide_nothing(desk: Desk) -> None:

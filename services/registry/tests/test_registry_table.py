@@ -21,7 +21,8 @@ from tailrace_contracts.events import (
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.commands import obey
 from tailrace_registry.domain.model import ACTING, LEGAL, Model
-from tailrace_registry.domain.rollout import compare, heed, register, version_of
+from tailrace_registry.domain.rollback import heed
+from tailrace_registry.domain.rollout import compare, register, version_of
 from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison, a_spec, an_alert
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -173,13 +174,13 @@ def test_every_alert_meets_every_stage(stage: Stage, kind: AlertKind, asked: boo
     spec = a_spec(
         protected=["humidity"],
         monitors={"serving": {"max_p99_ms": 50}},
-        rollout={"rollback_on": kinds if asked else [], "standby_examples": 100},
+        rollout={"rollback_on": None if asked else [], "standby_examples": 100},
     )
     model = met(stage, spec=spec)
     if stage == "champion":
         one = model.versions[1].model_copy(update={"stage": "shadow"})
         model = Model("rain", spec, 1, {**model.versions, 1: one}, predecessors=(1,), standby=1)
-    alert = an_alert("a").model_copy(update={"kind": kind, "subject": "version 2"})
+    alert = an_alert("a").model_copy(update={"kind": kind, "subject": "version 2", "kept_by": (1,)})
     decision = heed(model, alert)
     returns = stage == "champion" and asked and kind in kinds
     assert decision.model.stage(2) == ("rolled-back" if returns else stage)

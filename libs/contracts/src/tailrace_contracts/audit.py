@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from tailrace_contracts.events import AuditRecorded
+from tailrace_contracts.events import AuditRecorded, Event
 
 GENESIS = "0" * 64
 """`previous_sha256` of the first entry."""
@@ -58,6 +58,11 @@ def canonical(document: Mapping[str, Any]) -> bytes:
 def digest(document: Mapping[str, Any]) -> str:
     """The sha256 that an entry must carry, in hex."""
     return hashlib.sha256(canonical(document)).hexdigest()
+
+
+def digest_of(event: Event) -> str:
+    """The sha256 by which an audit entry vouches for an event: of its canonical JSON, as an entry's own is."""
+    return digest(json.loads(event.encode()))
 
 
 def seal(entry: AuditRecorded, head: Link) -> AuditRecorded:

@@ -431,6 +431,10 @@ class Gates(_Part):
     errors: ErrorsGate | None = None
 
 
+RollbackKind = Literal["performance", "errors", "latency", "fairness"]
+ROLLBACK_KINDS: tuple[RollbackKind, ...] = ("performance", "errors", "latency", "fairness")
+
+
 class Rollout(_Part):
     """What a candidate has to show. Counts are labelled examples on which candidate and champion both answered."""
 
@@ -439,16 +443,24 @@ class Rollout(_Part):
     canary_percent: int = Field(default=20, gt=0, le=100)
     canary_min_examples: int = Field(default=100, gt=0)
     max_examples: int = Field(default=10_000, gt=0, description="a batch candidate undecided by then is rejected")
-    error_rate: Share = Field(default=0.05, description="chance that an equal candidate is ever promoted as better")
+    error_rate: Share = Field(
+        default=0.05,
+        description="of each comparison, the chance that it ever calls an equal candidate better, however often one looks",
+    )
     standby_examples: int = Field(
         default=1_000,
         ge=0,
         description="so long the champion before stands by, unseen, to return when it is better; 0: it does not",
     )
     gates: Gates = Gates()
-    rollback_on: tuple[Literal["performance", "errors", "latency", "fairness"], ...] = Field(
-        default=(), description="alerts on a champion that return the one that stands by"
+    rollback_on: tuple[RollbackKind, ...] | None = Field(
+        default=None,
+        description="alerts on a new champion that return the last good version; null: all of them; []: none",
     )
+
+    def returns_on(self, kind: str) -> bool:
+        """Whether an alert of this kind on the champion may return the version before."""
+        return kind in (ROLLBACK_KINDS if self.rollback_on is None else self.rollback_on)
 
 
 class Explanations(_Part):
@@ -519,14 +531,15 @@ class ModelSpec(_Part):
     @model_validator(mode="after")
     def _rollout_fits(self) -> Self:
         rollout, serving = self.rollout, self.monitors.serving
+        asked = rollout.rollback_on or ()
         fairness = rollout.gates.fairness
-        if (fairness is not None or "fairness" in rollout.rollback_on) and not self.protected:
+        if (fairness is not None or "fairness" in asked) and not self.protected:
             msg = "rollout asks for fairness, and nothing is protected; name the features whose groups count there"
             raise ValueError(msg)
-        if "latency" in rollout.rollback_on and serving.max_p99_ms is None:
+        if "latency" in asked and serving.max_p99_ms is None:
             msg = "rollout.rollback_on names latency, and monitors.serving.max_p99_ms does not say what is too slow"
             raise ValueError(msg)
-        if "errors" in rollout.rollback_on and serving.max_error_rate is None:
+        if "errors" in asked and serving.max_error_rate is None:
             msg = "rollout.rollback_on names errors, and monitors.serving.max_error_rate does not say how many are too many"
             raise ValueError(msg)
         if fairness is not None and fairness.metric is not None:

@@ -25,7 +25,9 @@ from tailrace_contracts.spec import SpecError, parse_spec
 from tailrace_registry.domain.commands import first_spec, named_by, obey, unknown_model
 from tailrace_registry.domain.facts import announce, chained, effect_entry, effect_id, refusal, unreadable
 from tailrace_registry.domain.model import Decision, Model
-from tailrace_registry.domain.rollout import compare, heed, register, revised
+from tailrace_registry.domain.noted import alert_entry, comparison_entry, training_entry
+from tailrace_registry.domain.rollback import heed, is_about, last_good
+from tailrace_registry.domain.rollout import compare, register, revised
 from tailrace_registry.ports import Entry
 from tailrace_runtime.errors import PoisonEvent
 
@@ -121,18 +123,22 @@ async def weigh_comparison(compared: ArmsCompared, entry: Entry, now: datetime) 
     if decision.model == model or await entry.has_evidence(compared.model, "comparison", compared.evaluation_id):
         return
     await entry.note(compared.model, "comparison", compared.evaluation_id, compared)
-    await _write(decision, entry, now)
+    await _write(decision, entry, now, noted=comparison_entry(compared))
 
 
 async def note_alert(alert: AlertRaised, entry: Entry, now: datetime) -> None:
-    """Keep an alert beside the decisions, and return the version that stands by where the spec asks for that."""
+    """Keep an alert beside the decisions, and return the last good version where the alert is about a bad promotion."""
     model = await _known(alert.model, entry)
     if await entry.has_evidence(alert.model, "alert", alert.alert_id):
         return
+    about = [number for number in (model.champion, last_good(model)) if number is not None]
+    told = await entry.alerts(alert.model, about) if is_about(alert, model.champion) else ()
     await entry.note(alert.model, "alert", alert.alert_id, alert)
-    decision = heed(model, alert)
+    decision = heed(model, alert, told)
     if decision.model != model:
         await _write(decision, entry, now)
+    else:
+        await entry.publish(chained([alert_entry(alert, decision.reason)], await entry.head(), now))
 
 
 async def note_effect(effect: SpecTookEffect, entry: Entry, now: datetime) -> None:
@@ -145,10 +151,14 @@ async def note_effect(effect: SpecTookEffect, entry: Entry, now: datetime) -> No
 
 
 async def note_training(progressed: TrainingProgressed, entry: Entry, now: datetime) -> None:
-    """Keep how a training ended."""
-    del now
-    if progressed.stage in {"finished", "failed"}:
-        await entry.note(progressed.model, "training", progressed.run_id, progressed)
+    """Keep how a training ended, and enter it into the audit log."""
+    if progressed.stage not in {"finished", "failed"}:
+        return
+    await _known(progressed.model, entry)
+    if await entry.has_evidence(progressed.model, "training", progressed.run_id):
+        return
+    await entry.note(progressed.model, "training", progressed.run_id, progressed)
+    await entry.publish(chained([training_entry(progressed)], await entry.head(), now))
 
 
 async def _known(name: str, entry: Entry) -> Model:
@@ -158,8 +168,14 @@ async def _known(name: str, entry: Entry) -> Model:
     return model
 
 
-async def _write(decision: Decision, entry: Entry, now: datetime, issued: CommandIssued | None = None) -> None:
-    outcome = announce(decision, await entry.head(), now, issued)
+async def _write(
+    decision: Decision,
+    entry: Entry,
+    now: datetime,
+    issued: CommandIssued | None = None,
+    noted: dict[str, Any] | None = None,
+) -> None:
+    outcome = announce(decision, await entry.head(), now, issued, noted)
     if decision.refused:
         await entry.publish(outcome.events)
     else:

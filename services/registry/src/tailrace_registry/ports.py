@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from tailrace_contracts.audit import Link, Verification
 from tailrace_contracts.events import (
+    AlertRaised,
     ArmsCompared,
     AuditRecorded,
     CommandIssued,
@@ -57,6 +58,10 @@ class Entry(Protocol):
 
     async def has_evidence(self, model: str, kind: str, event_id: str) -> bool:
         """Whether an event was acted on, or noted, before."""
+        ...
+
+    async def alerts(self, model: str, versions: Sequence[int]) -> list[AlertRaised]:
+        """The noted alerts about the answers of one of these versions, oldest first."""
         ...
 
     async def head(self) -> Link:
@@ -163,5 +168,5 @@ class Shelf(Protocol):
         ...
 
     async def verify(self) -> Verification:
-        """Check the whole audit chain, from its first entry to the end that the books say it has."""
+        """Check the whole audit chain to the end that the books say it has, and the evidence by the digests in it."""
         ...

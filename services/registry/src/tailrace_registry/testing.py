@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tailrace_contracts.audit import Link, Verification, end_of, verify_chain
+from tailrace_contracts.audit import Link, Verification, digest_of, end_of, verify_chain
 from tailrace_contracts.events import (
     AlertRaised,
     ArmsCompared,
@@ -29,6 +29,8 @@ from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_registry.command_routes import Desk
 from tailrace_registry.domain.model import ACTING, Model
+from tailrace_registry.domain.noted import EvidenceName, unfaithful, vouched
+from tailrace_registry.domain.rollback import is_about
 from tailrace_registry.ports import Entry, Evidenced
 from tailrace_runtime.errors import RetryLater
 from tailrace_runtime.records import Record
@@ -91,6 +93,11 @@ class MemoryEntry:
     async def has_evidence(self, model: str, kind: str, event_id: str) -> bool:
         """Whether the event was noted before."""
         return (model, kind, event_id) in self._pages.evidence
+
+    async def alerts(self, model: str, versions: Sequence[int]) -> list[AlertRaised]:
+        """The noted alerts about these versions."""
+        noted = [line.event for (name, _, _), line in self._pages.evidence.items() if name == model]
+        return [e for e in noted if isinstance(e, AlertRaised) and any(is_about(e, number) for number in versions)]
 
     async def head(self) -> Link:
         """The end of the audit chain."""
@@ -213,8 +220,14 @@ class MemoryBooks:
         return next((entry for entry in entries if entry.command_id == command_id), None)
 
     async def verify(self) -> Verification:
-        """Check the chain."""
-        return verify_chain(entry.encode() for entry in self._pages.of(AuditRecorded))
+        """Check the chain and the evidence."""
+        entries: list[AuditRecorded] = self._pages.of(AuditRecorded)
+        found = verify_chain(entry.encode() for entry in entries)
+        kept = {EvidenceName(*name): digest_of(line.event) for name, line in self._pages.evidence.items()}
+        for entry in entries if found.intact else ():
+            if fault := unfaithful(dict(vouched(entry)), kept):
+                return found._replace(broken_at=entry.sequence, reason=fault)
+        return found
 
 
 class FakeCommands:

@@ -34,6 +34,14 @@ class AlertRaised(Event):
     muted_by: str = Field(default="", description="who muted it; a muted alert asks for nothing and calls nobody")
     muted_until: AwareDatetime | None = None
     mute_id: str = ""
+    deployment: int | None = Field(
+        default=None, ge=1, description="sequence of the newest deployment that was known when it was raised"
+    )
+    kept_by: tuple[int, ...] = Field(
+        default=(),
+        description="versions that keep the limit on the same examples, where it is about a champion's limit",
+    )
+    estimated: bool = Field(default=False, description="it was foretold, before labels came")
     derived_from: LogRanges
     time: AwareDatetime
 

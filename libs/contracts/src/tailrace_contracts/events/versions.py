@@ -20,6 +20,10 @@ class Evidence(Value):
     event_id: str
     summary: str
     derived_from: LogRanges = LogRanges()
+    sha256: str = Field(
+        default="",
+        description="digest of the event's canonical JSON, as that of an audit entry; empty: not recorded then",
+    )
 
 
 class GateJudged(Value):
@@ -70,6 +74,10 @@ class DeploymentChanged(Event):
     canary: CanaryArm | None = None
     shadows: tuple[int, ...] = ()
     standby: int | None = Field(default=None, description="the champion before this one, while it can return at once")
+    reign: int = Field(
+        default=0, ge=0, description="sequence of the deployment with which the champion began to answer; 0: not known"
+    )
+    returned: bool = Field(default=False, description="the champion answers again, because another was rolled back")
     paused: dict[Line, str] = Field(default={}, description="lines whose automatic promotions are paused, and why")
     reason: str
     evidence: tuple[Evidence, ...] = ()

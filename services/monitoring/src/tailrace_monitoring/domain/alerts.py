@@ -38,6 +38,7 @@ class Stamp(NamedTuple):
         message: str,
         derived_from: LogRanges,
         version: int | None = None,
+        kept_by: tuple[int, ...] = (),
     ) -> AlertRaised:
         """An alert about this subject."""
         return AlertRaised(
@@ -52,6 +53,7 @@ class Stamp(NamedTuple):
             message=message,
             derived_from=derived_from,
             version=version,
+            kept_by=kept_by,
             time=self.now,
         )
 
@@ -130,7 +132,7 @@ def poor_estimate(stamp: Stamp, found: PerformanceEstimated, risk: AtRisk) -> Al
         since=found.cohort.start,
         message=said + doubt,
         derived_from=found.derived_from,
-    )
+    ).model_copy(update={"estimated": True})
 
 
 def _span(cohort: Cohort, since: datetime) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from tailrace_contracts.events import AlertRaised
+from tailrace_contracts.spec import FairnessMonitor
 from tailrace_monitoring.domain import alerts
 from tailrace_monitoring.domain.arms import arm_title
-from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, asked_of, unfair_pairs
+from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, CohortKey, Unfair, asked_of, unfair_pairs
 from tailrace_monitoring.domain.hushed import to_tell
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.label_drift import shift_of
@@ -58,7 +61,28 @@ def _judge_performance(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, 
             continue
         since = watch.state.breached.setdefault(key, cohort.span.start)
         raised = alerts.poor_performance(watch.stamp(now), cohort, asked, since)
-        _raise_for(watch, cohort, raised, knowledge)
+        kept = standby_if(watch, cohort, knowledge, partial(_keeps, knowledge=knowledge, metric=asked.metric))
+        _raise_for(watch, cohort, raised.model_copy(update={"kept_by": kept}), knowledge)
+
+
+def _keeps(cohort: Cohort, knowledge: Knowledge, metric: str) -> bool:
+    return all(each.holds for each in asked_of(cohort, knowledge.spec.monitors.performance) if each.metric == metric)
+
+
+def standby_if(
+    watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, keeps: Callable[[Cohort], bool]
+) -> tuple[int, ...]:
+    """The version that stands by, where it kept the limit on the examples of this cohort of the champion.
+
+    One cohort is short: it counts only for a version that was no worse on all examples since it was replaced. What the
+    world does to every version returns nobody.
+    """
+    number = knowledge.deployment.standby if knowledge.deployment else None
+    comparison = watch.state.comparisons.get(number or 0)
+    beside = watch.cohorts.find(CohortKey(cohort.span.start, "shadow", number or 0))
+    if number is None or beside is None or beside.examples < MIN_COHORT_EXAMPLES:
+        return ()
+    return (number,) if comparison is not None and comparison.ahead and keeps(beside) else ()
 
 
 def _raise_for(watch: ModelWatch, cohort: Cohort, raised: AlertRaised, knowledge: Knowledge) -> None:
@@ -76,6 +100,12 @@ def _judge_fairness(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now
         since = watch.state.breached.setdefault(key, cohort.span.start)
         before.pop(key, None)
         raised = alerts.unfair(watch.stamp(now), cohort, found, found.allowed(monitor), since)
-        watch.raise_alert(raised, knowledge, None, None)
+        kept = standby_if(watch, cohort, knowledge, partial(_is_fair, monitor=monitor, found=found))
+        watch.raise_alert(raised.model_copy(update={"kept_by": kept}), knowledge, None, None)
     for key in before:
         del watch.state.breached[key]
+
+
+def _is_fair(cohort: Cohort, monitor: FairnessMonitor, found: Unfair) -> bool:
+    broken = {(each.pair.attribute, each.pair.rate, each.limit) for each in unfair_pairs(cohort, monitor)}
+    return (found.pair.attribute, found.pair.rate, found.limit) not in broken

@@ -26,6 +26,10 @@ class CohortBook:
         """The cohort, which has to be in memory."""
         return self._cohorts[key]
 
+    def find(self, key: CohortKey) -> Cohort | None:
+        """The cohort, where it is in memory."""
+        return self._cohorts.get(key)
+
     def missing(self, batch: Iterable[Placed], spec: ModelSpec) -> set[CohortKey]:
         """The cohorts that these examples count in and that are not in memory; first, old ones make room."""
         closed = [key for key, cohort in self._cohorts.items() if cohort.closed and key not in self.unmeasured]

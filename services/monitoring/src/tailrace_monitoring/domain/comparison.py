@@ -130,6 +130,11 @@ class Comparison(BaseModel):
             self.gates_news = True
         return answered
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the candidate has been better so far, by chance or not."""
+        return PairedComparison.load(self.test).result().mean > 0
+
     def has_news(self, gates: Gates) -> bool:
         """Whether there is something to publish: of what a gate asks only where nothing else holds the candidate up."""
         return self.unpublished or (self.gates_news and self.announced == "better" and gates != Gates())
@@ -193,4 +198,4 @@ def _of(measured: ServingMeasured, arm: str, version: int) -> list[ArmMeasured]:
 
 def asks_for_groups(spec: ModelSpec) -> bool:
     """Whether the spec wants to know how groups fare under a candidate, or under a new champion."""
-    return spec.rollout.gates.fairness is not None or "fairness" in spec.rollout.rollback_on
+    return spec.rollout.gates.fairness is not None or (spec.rollout.returns_on("fairness") and bool(spec.protected))

@@ -37,6 +37,7 @@ def worse_for(stamp: Stamp, found: GroupWorsened, standby: Comparison, known: Kn
         "fairness",
         f"version {standby.champion}",
         version=standby.champion,
+        kept_by=(standby.candidate,),
         statistic=f"{words}, worse than of version {standby.candidate}",
         value=-found.worsening,
         threshold=gate.margin,

@@ -187,7 +187,9 @@ class ModelWatch:
                 cause, since, self.state.examples, knowledge.spec, pending
             )
             led_to = run_id if wanted else ""
-        self.changes.events.append(alert.model_copy(update={"led_to": led_to}))
+        self.changes.events.append(
+            alert.model_copy(update={"led_to": led_to, "deployment": knowledge.sequence or None})
+        )
         self.changes.touched = True
 
     # ------------------------------------------------------------ cohorts, training, publication
@@ -247,7 +249,7 @@ class ModelWatch:
     def _judge_groups(self, comparison: Comparison, knowledge: Knowledge, now: datetime) -> None:
         """Tell of groups that fare worse with a new champion, once for each attribute."""
         standby = knowledge.deployment.standby if knowledge.deployment else None
-        if comparison.candidate != standby or "fairness" not in knowledge.spec.rollout.rollback_on:
+        if comparison.candidate != standby or not knowledge.spec.rollout.returns_on("fairness"):
             return
         for found in groups_worse_off(comparison, knowledge.spec):
             key = f"version {comparison.champion}|groups|{found.attribute}"

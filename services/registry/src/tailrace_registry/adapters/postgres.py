@@ -8,14 +8,16 @@ comes again; whatever was half done is undone by the database.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 import asyncpg
 
-from tailrace_contracts.audit import Link, Verification, verify_chain
+from tailrace_contracts.audit import Link, Verification, digest, verify_chain
 from tailrace_contracts.events import (
+    AlertRaised,
     ArmsCompared,
     AuditRecorded,
     DeploymentChanged,
@@ -41,6 +43,7 @@ from tailrace_registry.adapters.rows import (
     written,
 )
 from tailrace_registry.domain.model import Model
+from tailrace_registry.domain.noted import EvidenceName, unfaithful, vouched
 from tailrace_registry.ports import Entry, Evidenced
 from tailrace_runtime.database import Connection, Database
 from tailrace_runtime.errors import RetryLater
@@ -100,6 +103,18 @@ class PostgresEntry:
         """Whether the event was noted before."""
         sql = "select exists (select from evidence where model = $1 and kind = $2 and event_id = $3)"
         return bool(await self._sql.fetchval(sql, model, kind, event_id))
+
+    async def alerts(self, model: str, versions: Sequence[int]) -> list[AlertRaised]:
+        """The noted alerts about these versions."""
+        sql = """
+            select event from evidence
+            where model = $1 and kind = 'alert'
+            and (event::jsonb ->> 'version' = any($2) or event::jsonb ->> 'subject' = any($3))
+            order by said_at
+        """
+        numbers = [str(number) for number in versions]
+        rows = await self._sql.fetch(sql, model, numbers, [f"version {number}" for number in numbers])
+        return [event_of(AlertRaised, row["event"]) for row in rows]
 
     async def head(self) -> Link:
         """The end of the audit chain, locked."""
@@ -243,7 +258,7 @@ class PostgresShelf:
         sql = """
             select event from evidence
             where model = $1 and kind = 'comparison'
-            and (event ->> 'candidate', event ->> 'champion') in (($2::text, $3::text), ($3::text, $2::text))
+            and (event::jsonb ->> 'candidate', event::jsonb ->> 'champion') in (($2::text, $3::text), ($3::text, $2::text))
             order by said_at
         """
         async with self._snapshot() as connection:
@@ -291,7 +306,7 @@ class PostgresShelf:
         return event_of(AuditRecorded, text) if text else None
 
     async def verify(self) -> Verification:
-        """Check the chain in pieces, as of one moment, and that its end is the one that was written down."""
+        """Check the chain in pieces, as of one moment, its end, and the evidence by the digests in it."""
         async with self._snapshot() as connection:
             row = await connection.fetchrow("select sequence, sha256 from audit_head")
             found, written = Verification(0, Link()), Link(row["sequence"], row["sha256"])
@@ -304,8 +319,29 @@ class PostgresShelf:
                 if not rows:
                     return _ended(found, written)
                 piece = verify_chain([each["entry"] for each in rows], after=found.head)
+                if piece.intact:
+                    piece = await _with_evidence(connection, piece, [each["entry"] for each in rows])
                 found = piece._replace(entries=found.entries + piece.entries)
         return found
+
+
+async def _with_evidence(connection: Connection, piece: Verification, texts: Sequence[str]) -> Verification:
+    """The check of a piece of the chain, with that of the kept events that its entries vouch for."""
+    entries = [event_of(AuditRecorded, text) for text in texts]
+    names = {kept for entry in entries for kept, _ in vouched(entry)}
+    sql = """
+        select model, kind, event_id, event from evidence
+        where (model, kind, event_id) in (select * from unnest($1::text[], $2::text[], $3::text[]))
+    """
+    columns = [[name[column] for name in names] for column in range(3)]
+    kept = {
+        EvidenceName(row["model"], row["kind"], row["event_id"]): digest(json.loads(row["event"]))
+        for row in await connection.fetch(sql, *columns)
+    }
+    for entry in entries:
+        if fault := unfaithful(dict(vouched(entry)), kept):
+            return piece._replace(broken_at=entry.sequence, reason=f"audit entry {entry.sequence}: {fault}")
+    return piece
 
 
 def _ended(found: Verification, written: Link) -> Verification:

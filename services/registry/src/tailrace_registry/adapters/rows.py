@@ -69,6 +69,7 @@ def model_of(row: Row, versions: Iterable[Row]) -> Model:
         predecessors=tuple(row["predecessors"]),
         deployment=deployment,
         standby=deployment.standby if deployment else None,
+        returned=deployment.returned if deployment else False,
         paused=deployment.paused if deployment else {},
         counted=row["counted"],
         muting=event_of(MutesChanged, row["muting"]) if row["muting"] else None,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from tailrace_contracts.audit import digest_of
 from tailrace_contracts.events import (
     ApplySpec,
     Command,
@@ -28,6 +29,7 @@ from tailrace_contracts.events import (
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import Decision, Model, inputs_of, refuse, stand
 from tailrace_registry.domain.mutes import mute_of, quieten
+from tailrace_registry.domain.rollback import version_before
 from tailrace_registry.domain.rollout import crown, return_to
 
 
@@ -45,7 +47,7 @@ def command_evidence(issued: CommandIssued) -> Evidence:
     """What a commanded move rests on: somebody's word."""
     words = issued.reason or "no reason given"
     summary = f"{issued.issued_by} asked for {issued.command.command}: {words}"
-    return Evidence(kind="command", event_id=issued.command_id, summary=summary)
+    return Evidence(kind="command", event_id=issued.command_id, summary=summary, sha256=digest_of(issued))
 
 
 def run_of(command_id: str) -> str:
@@ -135,8 +137,7 @@ def rollback(model: Model, issued: CommandIssued) -> Decision:
     champion = model.champion
     if champion is None:
         return refuse(model, f"{model.name} has no champion to roll back")
-    out = {champion} | set(model.at("rejected")) | set(model.at("rolled-back")) | model.misfits
-    previous = next((number for number in reversed(model.predecessors) if number not in out), None)
+    previous = version_before(model)
     if previous is None:
         return refuse(model, f"there was no champion of {model.name} before version {champion} that could answer again")
     done = return_to(Decision(model), previous, f"rolled back by {issued.issued_by}")

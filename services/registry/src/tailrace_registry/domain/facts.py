@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from tailrace_contracts.audit import Link, end_of, seal
+from tailrace_contracts.audit import Link, digest_of, end_of, seal
 from tailrace_contracts.events import (
     AuditRecorded,
     CommandIssued,
@@ -44,8 +44,17 @@ class Outcome:
     events: tuple[Event, ...]
 
 
-def announce(decision: Decision, head: Link, now: datetime, issued: CommandIssued | None = None) -> Outcome:
-    """The model as it is to be stored, and the events of the decision."""
+def announce(
+    decision: Decision,
+    head: Link,
+    now: datetime,
+    issued: CommandIssued | None = None,
+    noted: dict[str, Any] | None = None,
+) -> Outcome:
+    """The model as it is to be stored, and the events of the decision.
+
+    `noted` is the audit entry about the event that led to it, where no other entry is to be made.
+    """
     actor = issued.issued_by if issued else REGISTRY
     decision = _dated(decision, now)
     model = decision.model
@@ -59,6 +68,8 @@ def announce(decision: Decision, head: Link, now: datetime, issued: CommandIssue
     entries += [_move_entry(decision, move, actor) for move in decision.moves]
     if issued is not None:
         entries.append(_command_entry(decision, issued))
+    if noted is not None and not entries:
+        entries.append(noted)
     events: list[Event | None] = [
         _spec(decision, actor, now),
         *_versions(decision),
@@ -96,7 +107,13 @@ def effect_entry(effect: SpecTookEffect) -> dict[str, Any]:
         from_offset=effect.from_offset,
         through_offset=effect.from_offset,
     )
-    evidence = Evidence(kind="spec", event_id=effect_id(effect), summary=summary, derived_from=LogRanges.of(first))
+    evidence = Evidence(
+        kind="spec",
+        event_id=effect_id(effect),
+        summary=summary,
+        derived_from=LogRanges.of(first),
+        sha256=digest_of(effect),
+    )
     return _entry(effect.model, INGESTION, "spec-took-effect", "spec", summary, evidence)
 
 
@@ -134,10 +151,13 @@ def _deployment(decision: Decision, now: datetime) -> DeploymentChanged | None:
     model = decision.model
     if decision.refused or not arms_changed(model):
         return None
-    arms = arms_of(model)
+    arms, before = arms_of(model), model.deployment
+    sequence = before.sequence + 1 if before else 1
     return DeploymentChanged(
         model=model.name,
-        sequence=model.deployment.sequence + 1 if model.deployment else 1,
+        sequence=sequence,
+        reign=before.reign if before and before.champion == arms.champion else sequence,
+        returned=model.returned,
         spec_revision=arms.spec_revision,
         champion=arms.champion,
         canary=arms.canary,
@@ -197,9 +217,7 @@ def _is_worth_a_link(passage: Passage) -> bool:
 def _gate_entry(model: str, passage: Passage) -> dict[str, Any]:
     gate = passage.gate
     reason = f"the {gate.gate} gate {'waits' if gate.state == 'waiting' else gate.state}: {gate.reason}"
-    evidence = Evidence(
-        kind="comparison", event_id=passage.evaluation_id, summary=reason, derived_from=gate.derived_from
-    )
+    evidence = passage.comparison.model_copy(update={"summary": reason, "derived_from": gate.derived_from})
     return _entry(model, REGISTRY, f"gate-{gate.state}", f"version {passage.version}", reason, evidence)
 
 

@@ -79,6 +79,8 @@ class Model:
     """The newest deployment that was announced."""
     standby: int | None = None
     """The champion before this one, while it answers unseen and can return at once."""
+    returned: bool = False
+    """Whether the champion answers again because another was rolled back."""
     paused: Mapping[Line, str] = field(default_factory=dict)
     """Lines of which nothing is promoted automatically, and why."""
     muting: MutesChanged | None = None
@@ -184,11 +186,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A gate was judged otherwise than before, by this evaluation."""
+    """A gate was judged otherwise than before, on this comparison."""
 
     version: int
     gate: GateJudged
-    evaluation_id: str
+    comparison: Evidence
     was: str
     """Its state before; empty where it was not judged before."""
 
@@ -226,14 +228,14 @@ class Decision:
         moved = self.model.versions[version].model_copy(update={"stage": after, **anew})
         return self._moved({**self.model.versions, version: moved}, Move(version, before, after, why))
 
-    def judge(self, version: int, gates: tuple[GateJudged, ...], evaluation_id: str) -> Decision:
+    def judge(self, version: int, gates: tuple[GateJudged, ...], comparison: Evidence) -> Decision:
         """Keep how a version stands at its gates, if one of them has changed its state."""
         known = self.model.versions[version]
         before, now = ({gate.gate: gate.state for gate in each} for each in (known.gates, gates))
         if before == now:
             return self
         changed = tuple(
-            Passage(version, gate, evaluation_id, before.get(gate.gate, ""))
+            Passage(version, gate, comparison, before.get(gate.gate, ""))
             for gate in gates
             if before.get(gate.gate) != gate.state
         )

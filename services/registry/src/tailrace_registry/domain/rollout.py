@@ -7,7 +7,8 @@
                       ──► rejected                         a batch version: `worse`, or undecided for too long
                       ──► shadow                           a continual version in canary: it goes on learning instead
     champion replaced ──► shadow (stands by) ──► champion  compared `better` than the new one: the new one is rolled back,
-                                                           and its line is paused until a person looks
+                                                           and its line is paused until a person looks; alerts
+                                                           do the same (`rollback.py`)
                                              ──► retired   no better on `standby_examples`; a continual one learns on
 
 A comparison with a champion that is champion no longer, or of a stage that the candidate has left, is stale and moves
@@ -20,8 +21,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tailrace_contracts.audit import digest_of
 from tailrace_contracts.events import (
-    AlertRaised,
     ArmsCompared,
     CandidateTrained,
     Evidence,
@@ -70,7 +71,11 @@ def training_evidence(candidate: CandidateTrained) -> Evidence:
     )
     summary = made + (f": {metrics}" if metrics else "")
     return Evidence(
-        kind="training", event_id=candidate.run_id, summary=summary, derived_from=candidate.lineage.trained_on
+        kind="training",
+        event_id=candidate.run_id,
+        summary=summary,
+        derived_from=candidate.lineage.trained_on,
+        sha256=digest_of(candidate),
     )
 
 
@@ -82,7 +87,11 @@ def comparison_evidence(compared: ArmsCompared) -> Evidence:
         f"in [{compared.lower:+.4f}, {compared.upper:+.4f}]"
     )
     return Evidence(
-        kind="comparison", event_id=compared.evaluation_id, summary=summary, derived_from=compared.derived_from
+        kind="comparison",
+        event_id=compared.evaluation_id,
+        summary=summary,
+        derived_from=compared.derived_from,
+        sha256=digest_of(compared),
     )
 
 
@@ -122,9 +131,7 @@ def register(
         return misfit.move(number, "rejected", why).because(why, evidence)
     if _may_be_first(model, version):
         why = f"version {number} is the first version of {model.name} that can answer"
-        first = Evidence(
-            kind="first-version", event_id=candidate.run_id, summary=why, derived_from=candidate.lineage.trained_on
-        )
+        first = evidence.model_copy(update={"kind": "first-version", "summary": why})
         return crown(entered, number, why).because(why, evidence, first)
     why = _waiting_for(model)
     return _with_room(_replacing_older(entered.move(number, "shadow", why), number), number).because(why, evidence)
@@ -168,7 +175,7 @@ def crown(decision: Decision, number: int, why: str) -> Decision:
         decision = _stepped_down(decision, old, number)
     decision = _canary_steps_back(decision, number, canary).move(number, "champion", why)
     predecessors = model.predecessors if old is None else (*model.predecessors, old)[-MAX_PREDECESSORS:]
-    decision = replace(decision, model=replace(decision.model, predecessors=predecessors))
+    decision = replace(decision, model=replace(decision.model, predecessors=predecessors, returned=False))
     return _with_room(decision, number)
 
 
@@ -202,7 +209,7 @@ def return_to(decision: Decision, number: int, why: str) -> Decision:
         decision = decision.move(model.champion, "rolled-back", why)
     decision = _canary_steps_back(decision, number, model.canary).move(number, "champion", why)
     remaining = model.predecessors[: len(model.predecessors) - 1 - model.predecessors[::-1].index(number)]
-    decision = replace(decision, model=replace(decision.model, predecessors=remaining))
+    decision = replace(decision, model=replace(decision.model, predecessors=remaining, returned=True))
     return _with_room(decision, number)
 
 
@@ -220,13 +227,13 @@ def compare(model: Model, compared: ArmsCompared) -> Decision:
     if compared.candidate == model.standby:
         return _return_or_release(model, compared)
     gates = judged(model, compared)
-    noted = Decision(model).judge(compared.candidate, gates, compared.evaluation_id)
+    evidence = comparison_evidence(compared)
+    noted = Decision(model).judge(compared.candidate, gates, evidence)
     decided = replace(_decided(noted.model, compared, gates), passages=noted.passages, judged=noted.judged)
     if decided.model == model:
         return decided
-    evidence = comparison_evidence(compared)
     reason = evidence.summary if decided.moves else decided.reason
-    passed = gate_evidence(gates, compared.evaluation_id) if compared.verdict == "better" else ()
+    passed = gate_evidence(gates, evidence) if compared.verdict == "better" else ()
     return decided.because(reason, evidence, *passed)
 
 
@@ -236,10 +243,10 @@ def _decided(model: Model, compared: ArmsCompared, gates: tuple[GateJudged, ...]
     return _better(model, compared, gates) if compared.verdict == "better" else _not_better(model, compared)
 
 
-def gate_evidence(gates: tuple[GateJudged, ...], evaluation_id: str) -> list[Evidence]:
-    """What a move rests on beside the comparison."""
+def gate_evidence(gates: tuple[GateJudged, ...], comparison: Evidence) -> list[Evidence]:
+    """What a move rests on beside the verdict of the comparison."""
     return [
-        Evidence(kind="comparison", event_id=evaluation_id, summary=words_of((gate,)), derived_from=gate.derived_from)
+        comparison.model_copy(update={"summary": words_of((gate,)), "derived_from": gate.derived_from})
         for gate in gates
     ]
 
@@ -249,38 +256,27 @@ def _return_or_release(model: Model, compared: ArmsCompared) -> Decision:
     evidence, seen = comparison_evidence(compared), compared.stage_examples
     if compared.verdict == "better":
         why = f"version {compared.candidate} did better on {seen:,} examples since version {compared.champion} replaced it"
-        return _rolled_back(model, why, evidence)
+        return rolled_back(model, compared.candidate, why, evidence)
     if seen < model.spec.rollout.standby_examples:
         return stand(model, "it stands by")
     why = f"version {compared.champion} held its place for {seen:,} examples"
     return _released(Decision(model), why).because(why, evidence)
 
 
-def _rolled_back(model: Model, why: str, evidence: Evidence) -> Decision:
-    """The version that stands by returns; nothing more of the champion's line is promoted until a person looks."""
-    champion, standby = model.champion, model.standby
-    if champion is None or standby is None:
-        return stand(model, "nothing stands by")
+def rolled_back(model: Model, number: int, why: str, evidence: Evidence) -> Decision:
+    """A version answers again; nothing more of the champion's line is promoted until a person looks."""
+    champion = model.champion
+    if champion is None:
+        return stand(model, "nobody answers")
     line = model.line(champion)
-    done = return_to(Decision(model), standby, why)
+    done = return_to(Decision(model), number, why)
     reason = f"version {champion} was rolled back: {why}"
     paused = replace(done.model, paused={**done.model.paused, line: reason})
     return replace(done, model=paused).because(
-        f"version {standby} is the champion of {model.name} again: {why}; "
+        f"version {number} is the champion of {model.name} again: {why}; "
         f"nothing of the {line} line is promoted automatically until `tailrace resume {model.name}`",
         evidence,
     )
-
-
-def heed(model: Model, alert: AlertRaised) -> Decision:
-    """An alert on the champion returns the version that stands by, where the spec asks for it. A muted one does not."""
-    on_champion = model.champion is not None and (
-        alert.version == model.champion or alert.subject == f"version {model.champion}"
-    )
-    if alert.kind not in model.spec.rollout.rollback_on or not on_champion or alert.muted_by:
-        return stand(model)
-    evidence = Evidence(kind="alert", event_id=alert.alert_id, summary=alert.message, derived_from=alert.derived_from)
-    return _rolled_back(model, alert.message, evidence)
 
 
 def _better(model: Model, compared: ArmsCompared, gates: tuple[GateJudged, ...]) -> Decision:
