@@ -140,6 +140,8 @@ def test_topics_have_sane_kafka_settings() -> None:
         ({"learners": {"online": {"algorithm": "linear-regression"}}}, "name logistic-regression"),
         (MILLIMETRES | {"monitors": {"performance": {"min_accuracy": 0.7}}}, "name max_mae or max_rmse"),
         ({"monitors": {"performance": {"max_mae": 0.7}}}, "name min_accuracy"),
+        ({"monitors": {"drift": {"by_column": {"rian": "psi"}}}}, "names rian; name features, the label, prediction"),
+        ({"monitors": {"drift": {"by_column": {SPEC["label"]["name"]: "wasserstein"}}}}, "has no order"),
     ],
 )
 def test_a_wrong_spec_gets_one_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -170,6 +172,13 @@ def test_open_limits_survive_the_topic() -> None:
     """A spec without limits would come back from Kafka unreadable, since JSON has no infinity."""
     spec = parse_spec(SPEC)
     assert parse_spec(json.loads(spec.model_dump_json())) == spec
+
+
+def test_the_labels_distance_is_named_like_that_of_a_feature() -> None:
+    """The label's distance could not be chosen."""
+    spec = parse_spec(SPEC | MILLIMETRES | {"monitors": {"drift": {"by_column": {"mm": "wasserstein"}}}})
+    assert spec.monitors.drift is not None
+    assert spec.monitors.drift.by_column == {"mm": "wasserstein"}
 
 
 def test_a_regression_has_a_number_for_a_label() -> None:

@@ -30,6 +30,7 @@ from tailrace_statistics import (
     selection_gap,
     wilson_interval,
 )
+from tailrace_statistics.labels import column_of_classes
 
 example = st.tuples(st.sampled_from(["f", "m", "x", None]), st.sampled_from([0, 1]), st.sampled_from([0, 1]))
 
@@ -144,10 +145,10 @@ def test_a_reference_says_what_was_answered() -> None:
 
 def test_a_reference_says_what_the_labels_were() -> None:
     """Label drift would be measured against something else than the training set."""
-    known = Reference.build(spec(), [{}] * 4, labels=[5, 3, 3, 3]).known_labels
-    assert known is not None
-    assert (known.count, known.mean) == (4, 0.25)
-    assert Reference.build(spec(), []).known_labels is None
+    reference = Reference.build(spec(), [{}] * 4, labels=[5, 3, 3, 3])
+    assert reference.label_column == column_of_classes(1, 4)
+    assert sorted(map(str, reference.label_values())) == ["0", "0", "0", "1"]
+    assert Reference.build(spec(), []).label_column is None
 
 
 def test_a_reference_of_tomorrow_is_readable() -> None:

@@ -1,57 +1,74 @@
-"""Labels against a reference: the tests are scipy's, and corrections leave nothing behind."""
+"""The labels of a cohort as a column that corrections can be taken back from."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from tailrace_contracts.events import NumericalSummary
+from tailrace_statistics import distance
+from tailrace_statistics.columns import NumericalFold, standard_deviation
 from tailrace_statistics.errors import ErrorSums
-from tailrace_statistics.labels import level, mean_moved, moments_of, moments_of_rate, rate_moved
+from tailrace_statistics.labels import LabelSketch, column_of_classes, rows_of_classes
+from tailrace_statistics.sketches import RANK_ERROR
+
+Numbers = npt.NDArray[np.float64]
 
 
-@pytest.mark.parametrize(
-    ("reference", "cohort"),
-    [
-        ((400, 2_000), (90, 300)),
-        ((3, 5_000), (4, 300)),
-        ((0, 500), (0, 300)),
-        ((500, 500), (290, 300)),
-        ((9, 40), (1, 30)),
-    ],
-)
-def test_a_share_is_compared_as_scipys_fisher_does(reference: tuple[int, int], cohort: tuple[int, int]) -> None:
-    """Rare classes would raise alarms of chance, or their surge none."""
-    table = [[cohort[0], cohort[1] - cohort[0]], [reference[0], reference[1] - reference[0]]]
-    sides = [stats.fisher_exact(table, alternative=side).pvalue for side in ("less", "greater")]
-    found = rate_moved(moments_of_rate(*reference), moments_of_rate(*cohort))
-    assert found == pytest.approx(stats.norm.isf(min(1.0, 2 * min(sides)) / 2), abs=1e-6)
+def column(came: Numbers, gone: Numbers) -> NumericalSummary:
+    """The column of labels that came, less those that were taken back."""
+    sketch, sums = LabelSketch(), ErrorSums()
+    for values, by in ((came, 1), (gone, -1)):
+        for value in values.tolist():
+            sketch.count(value, by)
+            sums = sums.plus(ErrorSums.of(value, 0.0, by))
+    kept = LabelSketch.model_validate_json(sketch.model_dump_json())
+    return kept.column(sums)
 
 
-def test_a_share_without_drift_passes_its_level_no_more_often_than_it_says() -> None:
-    """The labels would use up the false alarms of everything else."""
-    chance = np.random.default_rng(1)
-    counts = [(int(chance.binomial(2_000, 0.03)), int(chance.binomial(300, 0.03))) for _ in range(2_000)]
-    limit = level(0.02)
-    over = sum(rate_moved(moments_of_rate(one, 2_000), moments_of_rate(two, 300)) > limit for one, two in counts)
-    assert over / len(counts) < 0.03
+def summary(values: Numbers) -> NumericalSummary:
+    """The summary of a reference's labels."""
+    fold = NumericalFold()
+    fold.fold(values)
+    return fold.summary()
 
 
-def test_a_share_that_moves_beyond_all_doubt_is_a_number_still() -> None:
-    """A complete reversal would end in an infinite value, which JSON cannot say."""
-    assert 30 < rate_moved(moments_of_rate(0, 100_000), moments_of_rate(100_000, 100_000)) < 40
+@pytest.mark.parametrize("corrected", [0, 1, 40, 2_000])
+def test_corrected_labels_leave_the_distribution_of_those_that_stand(corrected: int) -> None:
+    """A cohort whose labels were put right would be judged by the wrong ones, or not at all."""
+    random = np.random.default_rng(1)
+    stands, wrong = random.normal(50, 10, 6_000), random.uniform(500, 900, corrected)
+    reference = random.normal(50, 10, 20_000)
+    found = column(np.concatenate([wrong, stands]), wrong)
+    assert found.count == 6_000
+    assert found.mean == pytest.approx(stands.mean())
+    assert standard_deviation(found) == pytest.approx(stands.std(ddof=1))
+    truth = stats.ks_2samp(reference, stands).statistic
+    off = RANK_ERROR * ((6_000 + 2 * corrected) / 6_000 + (corrected > 0))
+    measured = distance("kolmogorov-smirnov", summary(reference), found)
+    assert measured == pytest.approx(truth, abs=off + RANK_ERROR + 0.01)
 
 
-def test_means_are_compared_as_scipys_welch_does() -> None:
-    """The labels of a regression would be judged by something else than documented."""
-    chance = np.random.default_rng(2)
-    one, two = chance.normal(50, 10, 2_000), chance.normal(52, 20, 300)
-    sums = [ErrorSums() for _ in range(2)]
-    for place, values in enumerate((one, two)):
-        for value in values:
-            sums[place] = sums[place].plus(ErrorSums.of(float(value), 0.0))
-    found = mean_moved(moments_of(sums[0]), moments_of(sums[1]))
-    assert found == pytest.approx(abs(stats.ttest_ind(one, two, equal_var=False).statistic))
-    corrected = sums[1].plus(ErrorSums.of(1e3, 0.0)).plus(ErrorSums.of(1e3, 0.0, -1))
-    assert mean_moved(moments_of(sums[0]), moments_of(corrected)) == pytest.approx(found)
-    assert mean_moved(moments_of(ErrorSums()), moments_of(sums[1])) == 0
+def test_few_labels_are_kept_exactly_and_a_correction_leaves_nothing() -> None:
+    """A cohort of a hundred labels would be judged by rounded ones."""
+    values = np.random.default_rng(2).normal(size=150)
+    plain, corrected = column(values, np.zeros(0)), column(np.append(values, 9.0), np.array([9.0]))
+    reference = summary(values)
+    assert distance("kolmogorov-smirnov", reference, plain) == pytest.approx(0.0, abs=1e-9)
+    assert distance("kolmogorov-smirnov", reference, corrected) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_cohort_that_began_before_labels_were_sketched_has_no_column() -> None:
+    """After an upgrade a half-known cohort would be taken for drift."""
+    sketch = LabelSketch()
+    sketch.count(1.0, 1)
+    assert sketch.column(ErrorSums.of(1.0, 0.0).plus(ErrorSums.of(2.0, 0.0))).count == 0
+
+
+def test_classes_are_counts_and_rows_in_their_proportion() -> None:
+    """A rare class would be calibrated at another rate than it has."""
+    assert column_of_classes(3, 10).counts == {"0": 7, "1": 3}
+    assert rows_of_classes(3, 10, 20_000).count("1") == 3
+    assert rows_of_classes(20, 100_000, 20_000) == ["1"] * 4 + ["0"] * 19_996

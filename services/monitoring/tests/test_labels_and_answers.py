@@ -13,7 +13,7 @@ from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
 from tailrace_monitoring.adapters.postgres_watches import PostgresWatches
 from tailrace_monitoring.domain.knowledge import Knowledge
 from tailrace_monitoring.domain.state import Placed
-from tailrace_monitoring.domain.yardsticks import NO_BASIS, budget_of, chance_of_labels, chance_together, part_of
+from tailrace_monitoring.domain.yardsticks import LABELS_SHARE, NO_BASIS, Labels, budget_of, chance_together, part_of
 from tailrace_monitoring.handlers import observe_examples, observe_window
 from tailrace_monitoring.testing import (
     MODEL,
@@ -29,8 +29,8 @@ from tailrace_monitoring.testing import (
     version,
     window_of_answers,
 )
-from tailrace_statistics.columns import CategoricalFold, Moments, NumericalFold
-from tailrace_statistics.labels import moments_of_rate
+from tailrace_statistics.columns import CategoricalFold, NumericalFold
+from tailrace_statistics.labels import column_of_classes, rows_of_classes
 
 LOG, WINDOWS = Log("labelled-examples", 0), Log("feature-statistics", 0)
 OURS = version(1, "champion", reference=claim("7"))
@@ -77,6 +77,11 @@ def labels(number: int, values: list[float], arm: str = "champion") -> list[Exam
     return found
 
 
+def of_classes(positives: int, count: int) -> Labels:
+    """A reference with so many positive labels."""
+    return Labels(column_of_classes(positives, count), rows_of_classes(positives, count, count))
+
+
 def flooded(number: int, share: float, arm: str = "champion") -> list[ExampleLabelled]:
     """A month in which this share of the labels is positive."""
     return labels(number, [float(place < share * LABELS) for place in range(LABELS)], arm)
@@ -84,13 +89,14 @@ def flooded(number: int, share: float, arm: str = "champion") -> list[ExampleLab
 
 async def test_labels_that_moved_from_the_training_sets_alert_once_with_their_records(world: World) -> None:
     """Floods would become three times as frequent and nobody hear of it as long as the model foretells them."""
-    world.references.labels = moments_of_rate(400, 2_000)
+    world.references.labels = of_classes(400, 2_000)
     known = knowledge(tide_spec(), deployment(1, 1), (OURS,))
     for number, share in enumerate((0.2, 0.21, 0.6, 0.6, 0.6)):
         await world.learn(known, flooded(number, share))
     (alert,) = await world.moved()
     assert (alert.subject, alert.since) == ("flood", month_of(2))
-    assert alert.value > alert.threshold > 3
+    assert alert.statistic == "jensen-shannon"
+    assert alert.value > alert.threshold > 0
     assert alert.message.startswith("flood is 1 for 60.0% of 400 labels of ")
     assert "and for 20.0% of the reference's" in alert.message
     through = LogRange(topic="labelled-examples", partition=0, from_offset=800, through_offset=1199)
@@ -108,22 +114,83 @@ async def test_labels_after_a_reference_period_are_judged_by_its_cohorts(world: 
     assert (alert.subject, alert.since) == ("flood", month_of(3))
 
 
+def of_numbers(values: list[float]) -> Labels:
+    """A reference with these labels."""
+    fold = NumericalFold()
+    fold.fold(values)
+    return Labels(fold.summary(), np.array(values))
+
+
+def litres(**monitors: Any) -> Knowledge:
+    """A model that foretells how many litres."""
+    named = {"task": "regression", "label": {"name": "litres", "limits": {"min": -100, "max": 200}}}
+    return knowledge(tide_spec(**named, **monitors), deployment(1, 1), (OURS,))
+
+
+def drawn(seed: int, mean: float, deviation: float, count: int = LABELS) -> list[float]:
+    """Normal labels, with two decimals."""
+    return [float(each) for each in np.random.default_rng(seed).normal(mean, deviation, count).round(2)]
+
+
 async def test_the_mean_of_a_regressions_labels_is_judged(world: World) -> None:
     """The water would rise by a deviation and nobody hear of it as long as the model foretells it."""
-    world.references.labels = Moments(2_000, 50.0, 2_000 * 100.0)
-    litres = {"task": "regression", "label": {"name": "litres", "limits": {"min": 0, "max": 100}}}
-    known = knowledge(tide_spec(**litres), deployment(1, 1), (OURS,))
-    chance = np.random.default_rng(1)
+    world.references.labels = of_numbers(drawn(9, 50, 10, 4_000))
     for number, mean in enumerate((50, 50, 60, 60)):
-        await world.learn(known, labels(number, chance.normal(mean, 10, LABELS).round(2).tolist()))
+        await world.learn(litres(), labels(number, drawn(number, mean, 10)))
     (alert,) = await world.moved()
-    assert (alert.subject, alert.since) == ("litres", month_of(2))
-    assert "and 50 in the reference" in alert.message
+    assert (alert.subject, alert.since, alert.statistic) == ("litres", month_of(2), "wasserstein")
+    assert " among 400 labels of " in alert.message
+    assert " in the reference: wasserstein " in alert.message
+
+
+async def test_labels_that_spread_twice_as_far_about_the_same_mean_alert_and_steady_ones_do_not(world: World) -> None:
+    """Floods and droughts would both become common, and nobody hear of it because the mean stays."""
+    world.references.labels = of_numbers(drawn(9, 50, 10, 4_000))
+    for number in range(6):
+        await world.learn(litres(), labels(number, drawn(number, 50, 10)))
+    assert await world.moved() == []
+    for number in range(6, 9):
+        await world.learn(litres(), labels(number, drawn(number, 50, 20)))
+    (alert,) = await world.moved()
+    assert (alert.subject, alert.since) == ("litres", month_of(6))
+    assert "(standard deviation 20" in alert.message
+
+
+async def test_a_period_of_cohorts_is_a_reference_of_a_regressions_labels(world: World) -> None:
+    """A producer's own regression would have no drift of its labels."""
+    drift = {"reference": {"start": month_of(0), "end": month_of(3)}, "by_column": {"litres": "kolmogorov-smirnov"}}
+    monitors = {"window_days": 30, "allowed_lateness_days": 5, "drift": drift}
+    for number, deviation in enumerate((10, 10, 10, 10, 20, 20)):
+        await world.learn(litres(monitors=monitors), labels(number, drawn(number, 50, deviation)))
+    (alert,) = await world.moved()
+    assert (alert.statistic, alert.since) == ("kolmogorov-smirnov", month_of(4))
+
+
+async def test_a_corrected_label_is_taken_back_from_the_distribution(world: World) -> None:
+    """A meter read wrongly, and put right, would go on counting as drift."""
+    world.references.labels = of_numbers(drawn(9, 50, 10, 4_000))
+    right = drawn(1, 50, 10)
+    wrong = labels(0, [180.0 if place < 100 else value for place, value in enumerate(right)])
+    corrections = [
+        each.model_copy(
+            update={
+                "label": right[place],
+                "label_revision": 2,
+                "replaces": 180.0,
+                "trigger": Trigger(topic="labels", partition=0, offset=5_000 + place),
+            }
+        )
+        for place, each in enumerate(wrong[:100])
+    ]
+    await world.learn(litres(), [*wrong, *corrections])
+    await world.learn(litres(), labels(2, drawn(2, 50, 10)))
+    await world.learn(litres(), labels(4, drawn(4, 50, 10)))
+    assert await world.moved() == []
 
 
 async def test_muted_labels_lead_to_nothing_and_few_are_not_judged(world: World) -> None:
     """A mute of the label would not hold, or a handful of labels would alarm by chance."""
-    world.references.labels = moments_of_rate(400, 2_000)
+    world.references.labels = of_classes(400, 2_000)
     mute = Mute(
         mute_id="m",
         subjects=("flood",),
@@ -176,6 +243,6 @@ async def test_answers_that_moved_from_those_on_held_out_examples_alert(world: W
 def test_the_parts_of_the_budget_make_the_whole() -> None:
     """Labels, answers and features would have a budget each, and alarm more often than the spec expects."""
     described = tide_spec(monitors={"window_days": 1})
-    basis = NO_BASIS._replace(labels=moments_of_rate(1, 2))
+    basis = NO_BASIS._replace(labels=of_classes(1, 2))
     parts = budget_of(described, basis, together=True).per_window + chance_together(described, basis)
-    assert parts + chance_of_labels(described) == pytest.approx(part_of(described, 1.0).per_window)
+    assert parts + part_of(described, LABELS_SHARE).per_window == pytest.approx(part_of(described, 1.0).per_window)

@@ -232,7 +232,9 @@ class DriftMonitor(_Part):
     distance: Literal["auto"] | DistanceKind = Field(
         default="auto", description="auto: by column type and size of the reference, as Evidently documents its default"
     )
-    by_column: dict[FeatureName, DistanceKind] = Field(default={}, description="another distance for some columns")
+    by_column: dict[FeatureName, DistanceKind] = Field(
+        default={}, description="another distance for some columns, the label among them"
+    )
     threshold: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="of every distance; none: calibrated so that the model keeps expected_false_alarms"
     )
@@ -569,13 +571,15 @@ class ModelSpec(_Part):
 
     def _distances_fit(self) -> None:
         kinds = self.monitors.drift.by_column if self.monitors.drift else {}
-        unknown = sorted(kinds.keys() - {*self.feature_names, "prediction", "probability"})
+        unknown = sorted(kinds.keys() - {*self.feature_names, self.label.name, "prediction", "probability"})
         if unknown:
-            msg = f"drift.by_column names {', '.join(unknown)}; name features, prediction or probability"
+            msg = f"drift.by_column names {', '.join(unknown)}; name features, the label, prediction or probability"
             raise ValueError(msg)
-        for feature in self.features:
-            if isinstance(feature, CategoricalFeature) and kinds.get(feature.name) == "wasserstein":
-                msg = f"drift.by_column: {feature.name} is categorical and has no order, as wasserstein needs"
+        unordered = {each.name for each in self.features if isinstance(each, CategoricalFeature)}
+        unordered |= {self.label.name} if isinstance(self.label, ClassLabel) else set()
+        for name in sorted(unordered):
+            if kinds.get(name) == "wasserstein":
+                msg = f"drift.by_column: {name} is categorical and has no order, as wasserstein needs"
                 raise ValueError(msg)
 
     @property

@@ -253,7 +253,8 @@ class Yardstick:
 
     def simulate(self, events: int, random: np.random.Generator, blocks: Sequence[Block]) -> Matrix:
         """Every statistic of windows without drift: of shape (references, windows, tests)."""
-        drawn = self._drawn_one_by_one(random) if events <= DRAWN_ONE_BY_ONE else self._drawn_by_weight(random)
+        draws = self._drawn_one_by_one if events <= DRAWN_ONE_BY_ONE else self._drawn_by_weight
+        drawn = draws(random, blocks)
         found = np.empty((REFERENCES, STEPS, sum(len(block.tests) for block in blocks)))
         for start in range(0, REFERENCES, _BATCH):
             count = min(_BATCH, REFERENCES - start)
@@ -265,9 +266,9 @@ class Yardstick:
                 found[start : start + count, :, place] = statistic
         return found
 
-    def _drawn_one_by_one(self, random: np.random.Generator) -> Callable[[int, int], Floats]:
-        """The counts in all cells of so many samples of so many of all rows."""
-        codes = self._codes()
+    def _drawn_one_by_one(self, random: np.random.Generator, blocks: Sequence[Block]) -> Callable[[int, int], Floats]:
+        """The counts in the cells of these blocks, of so many samples of so many of all rows."""
+        codes = self._codes(blocks)
         flat, width = codes.ravel(), self._width + 1
 
         def counts(size: int, count: int) -> Floats:
@@ -283,9 +284,9 @@ class Yardstick:
 
         return counts
 
-    def _drawn_by_weight(self, random: np.random.Generator) -> Callable[[int, int], Floats]:
-        """The counts in all cells of so many samples of so many rows, drawn from `ROWS` of them by a matrix product."""
-        matrix = self._matrix()
+    def _drawn_by_weight(self, random: np.random.Generator, blocks: Sequence[Block]) -> Callable[[int, int], Floats]:
+        """The same of so many rows, drawn from `ROWS` of them by a matrix product."""
+        matrix = self._matrix(blocks)
 
         def counts(size: int, count: int) -> Floats:
             weights = random.poisson(size / len(matrix), size=(count, len(matrix))).astype(np.float32)
@@ -293,20 +294,20 @@ class Yardstick:
 
         return counts
 
-    def _codes(self) -> npt.NDArray[np.int64]:
+    def _codes(self, blocks: Sequence[Block]) -> npt.NDArray[np.int64]:
         """For every row, where it counts in each block; beyond all places where it does not belong to the group."""
-        found = np.full((len(self._blocks[0].members), len(self._blocks)), self._width)
-        for number, block in enumerate(self._blocks):
+        found = np.full((len(blocks[0].members), len(blocks)), self._width)
+        for number, block in enumerate(blocks):
             codes = block.cells.codes(self._rows[block.tests[0].column])
             codes = np.where(codes < 0, block.cells.size, codes) + block.start
             found[:, number] = np.where(block.members, codes, self._width)
         return found
 
-    def _matrix(self) -> npt.NDArray[np.float32]:
+    def _matrix(self, blocks: Sequence[Block]) -> npt.NDArray[np.float32]:
         """Rows by cells and missing values: one where a row counts."""
         matrix = np.zeros((len(self._kept), self._width), dtype=np.float32)
         lines = np.arange(len(self._kept))
-        for block in self._blocks:
+        for block in blocks:
             codes = block.cells.codes(_taken(self._rows[block.tests[0].column], self._kept))
             codes = np.where(codes < 0, block.cells.size, codes)
             present = lines[block.members[self._kept]]

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tailrace_contracts.events import ColumnSummary, FeatureValue, NumericalSummary
 from tailrace_contracts.spec import ClassLabel, Feature, Label, Limits, ModelSpec, NumericalFeature
-from tailrace_statistics.columns import CategoricalFold, Moments, NumericalFold, fold_for
-from tailrace_statistics.labels import moments_of_rate
+from tailrace_statistics.columns import CategoricalFold, NumericalFold, fold_for
+from tailrace_statistics.labels import column_of_classes, rows_of_classes
 
 MEDIA_TYPE = "application/vnd.tailrace.reference+json"
 SAMPLE_ROWS = 500
@@ -85,6 +85,7 @@ class Reference(BaseModel):
     rows: dict[str, PackedColumn] = {}
     label_rate: float | None = Field(default=None, description="share of the positive class; none without labels")
     labels: NumericalSummary | None = Field(default=None, description="the labels of a regression; none without labels")
+    label_rows: PackedColumn | None = Field(default=None, description="a regression's labels, of rows evenly spread")
     answers: dict[str, ColumnSummary] = Field(default={}, description="prediction and probability on held-out rows")
     answer_rows: dict[str, PackedColumn] = {}
 
@@ -116,18 +117,33 @@ class Reference(BaseModel):
             rows=_columns(spec, rows),
             label_rate=_rate(spec.label, labels),
             labels=_distribution(spec.label, labels),
+            label_rows=_label_rows(spec.label, labels),
             answers={name: _summarised(values) for name, values in answers.items()},
             answer_rows={name: PackedColumn.pack(values) for name, values in answers.items()},
         )
 
     @property
-    def known_labels(self) -> Moments | None:
-        """How many labels there were, their mean and spread; of classes 1 is the positive one. None without labels."""
+    def label_column(self) -> ColumnSummary | None:
+        """The labels; of classes 1 is the positive one. None without labels."""
         if self.labels is not None:
-            return Moments(self.labels.count, self.labels.mean, self.labels.m2)
-        if self.label_rate is None:
-            return None
-        return moments_of_rate(round(self.label_rate * self.examples), self.examples)
+            return self.labels
+        return None if self.label_rate is None else column_of_classes(self._positives, self.examples)
+
+    @property
+    def _positives(self) -> int:
+        return round((self.label_rate or 0.0) * self.examples)
+
+    def label_values(self) -> Values:
+        """Labels of single rows; of classes made from their counts, of a regression none before there were `label_rows`.
+
+        Raises ReferenceInvalid.
+        """
+        try:
+            if self.label_rows is not None:
+                return self.label_rows.values()
+        except ValueError as error:
+            raise ReferenceInvalid(f"labels of the reference: {error}; train the version again") from None
+        return [] if self.label_rate is None else rows_of_classes(self._positives, self.examples, KEPT_ROWS)
 
     def answer_columns(self) -> dict[str, Values]:
         """The answers on held-out rows, by column. Raises ReferenceInvalid."""
@@ -190,6 +206,13 @@ def _distribution(label: Label, labels: Sequence[float]) -> NumericalSummary | N
     fold = NumericalFold(Limits())
     fold.fold(labels)
     return fold.summary()
+
+
+def _label_rows(label: Label, labels: Sequence[float]) -> PackedColumn | None:
+    if isinstance(label, ClassLabel) or not len(labels):
+        return None
+    numbers = np.asarray(labels, dtype=np.float64)
+    return PackedColumn.pack(numbers[_places(len(numbers), KEPT_ROWS)])
 
 
 def _answers(label: Label, evaluated: Sequence[float]) -> dict[str, Values]:

@@ -18,6 +18,9 @@ K = 200
 RANK_ERROR = 0.0133
 """The normalised rank error of one sketch, single-sided, at 99 % confidence (datasketches' own figure for k = 200)."""
 
+Sketch = Any
+"""A sketch of the package datasketches, which has no types."""
+
 _LARGEST = 3.0e38  # below the largest 32-bit float
 
 
@@ -25,12 +28,12 @@ class SketchInvalid(ValueError):  # noqa: N818  # named for what is true
     """Text that is no sketch."""
 
 
-def empty() -> Any:
+def empty() -> Sketch:
     """A sketch of nothing."""
     return datasketches.kll_floats_sketch(K)
 
 
-def fold(sketch: Any, values: npt.NDArray[np.float64]) -> None:
+def fold(sketch: Sketch, values: npt.NDArray[np.float64]) -> None:
     """Add finite values to a sketch, in place."""
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
@@ -39,12 +42,12 @@ def fold(sketch: Any, values: npt.NDArray[np.float64]) -> None:
     sketch.update(narrow)
 
 
-def to_text(sketch: Any) -> str:
+def to_text(sketch: Sketch) -> str:
     """The sketch in base64; the empty string for a sketch of nothing."""
     return "" if sketch.is_empty() else base64.b64encode(sketch.serialize()).decode("ascii")
 
 
-def from_text(text: str) -> Any:
+def from_text(text: str) -> Sketch:
     """The sketch in base64. Raises SketchInvalid."""
     if not text:
         return empty()

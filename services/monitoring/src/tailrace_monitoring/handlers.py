@@ -54,7 +54,8 @@ async def observe_examples(model: str, batch: Sequence[Placed], known: Knowledge
         watch.cohorts.take(await sitting.cohorts(watch.cohorts.missing(batch, known.spec)))
         observe(watch, batch, known, now)
         if watch.labels_to_judge:
-            judge_labels(watch, await _reference(sitting, None, known, watchers), known, now)
+            reference = await _reference(sitting, None, known, watchers)
+            await asyncio.to_thread(judge_labels, watch, reference, known, watchers.yardsticks, now)
         changes = watch.changes
     watchers.meter.report(watch, changes)
     return watch.waits(known, now)

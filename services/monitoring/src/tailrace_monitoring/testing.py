@@ -39,13 +39,13 @@ from tailrace_monitoring.domain.lessons import KEPT, Foretell, Lesson
 from tailrace_monitoring.domain.state import Changes, ModelState, Tools
 from tailrace_monitoring.domain.trail import Step, Trail
 from tailrace_monitoring.domain.watched import ModelWatch
-from tailrace_monitoring.domain.yardsticks import Answers, Basis
+from tailrace_monitoring.domain.yardsticks import Answers, Basis, Labels
 from tailrace_monitoring.handlers import Watchers
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_runtime.database import Database
 from tailrace_runtime.testing import FixedClock
 from tailrace_statistics.calibration import Values
-from tailrace_statistics.columns import Moments, NumericalFold
+from tailrace_statistics.columns import NumericalFold
 
 E = TypeVar("E", bound=Event)
 
@@ -76,7 +76,7 @@ class FixedReferences:
         self.known = dict(known or {})
         self.rows = rows or {}
         self.answers: tuple[Mapping[str, ColumnSummary], Mapping[str, Values]] | None = None
-        self.labels: Moments | None = None
+        self.labels: Labels | None = None
 
     async def basis(self, claim: ClaimCheck, version: int) -> Basis:
         """The columns under this digest, and the rows that it was given, whatever the digest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tailrace_contracts.events import ClaimCheck
-from tailrace_monitoring.domain.yardsticks import Answers, Basis
+from tailrace_monitoring.domain.yardsticks import Answers, Basis, Labels
 from tailrace_monitoring.ports import ReferenceUnusable
 from tailrace_runtime.errors import ArtefactCorrupt, ObjectMissing
 from tailrace_runtime.objects import ObjectStore
@@ -31,7 +31,9 @@ class StoredReferences:
     async def _read(self, claim: ClaimCheck, version: int) -> Basis:
         try:
             reference = Reference.from_bytes(await self._objects.get_artefact(claim))
-            basis = Basis(claim.sha256, reference.columns, reference.row_columns(), labels=reference.known_labels)
+            column = reference.label_column
+            labels = None if column is None else Labels(column, reference.label_values())
+            basis = Basis(claim.sha256, reference.columns, reference.row_columns(), labels=labels)
             if not reference.answers:
                 return basis
             return basis._replace(answers=Answers(version, reference.answers, reference.answer_columns()))

@@ -37,7 +37,6 @@ def tell_apart(one: Table, other: Table, seed: int) -> Apart:
         min_samples_leaf=LEAST_LEAF,
         categorical_features=one.categorical,
         early_stopping=False,
-        class_weight="balanced",
         random_state=0,
     )
     with threadpool_limits(limits=1):

@@ -6,17 +6,26 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from tailrace_contracts.events import AlertKind, AlertRaised, GroupsCompared, PerformanceEstimated, WindowSummarised
+from tailrace_contracts.events import (
+    AlertKind,
+    AlertRaised,
+    CategoricalSummary,
+    ColumnSummary,
+    GroupsCompared,
+    NumericalSummary,
+    PerformanceEstimated,
+    WindowSummarised,
+)
 from tailrace_contracts.ranges import LogRanges
 from tailrace_contracts.spec import ClassLabel, ConceptDriftMonitor, DriftMonitor, ModelSpec, Monitors, NumericalLabel
 from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import Asked, Cohort, Unfair
 from tailrace_monitoring.domain.concept import Alarm
 from tailrace_monitoring.domain.estimation import AtRisk
-from tailrace_monitoring.domain.label_drift import Shift
 from tailrace_monitoring.domain.multivariate import TOGETHER, Told
 from tailrace_monitoring.domain.trail import Step, ranges_of
 from tailrace_monitoring.domain.windows import Fault, Measured
+from tailrace_statistics.columns import standard_deviation
 
 
 class Stamp(NamedTuple):
@@ -242,22 +251,37 @@ def rows_drift(stamp: Stamp, told: Told, since: datetime, window: WindowSummaris
     )
 
 
-def label_drift(stamp: Stamp, cohort: Cohort, shift: Shift, since: datetime, spec: ModelSpec) -> AlertRaised:
+def label_drift(
+    stamp: Stamp, cohort: Cohort, measured: Measured, reference: ColumnSummary, spec: ModelSpec
+) -> AlertRaised:
     """The labels of a closed cohort are not distributed as the reference's."""
-    label, span = spec.label, f"{shift.examples:,} labels of {_span(cohort, since)}"
-    said = f"the mean of {label.name} is {shift.mean:.4g} among {span}, and {shift.usual:.4g} in the reference"
+    label, found = spec.label, cohort.labels
+    span = f"{found.count:,} labels of {_span(cohort, measured.since)}"
     if isinstance(label, ClassLabel):
-        said = f"{label.name} is {label.positive} for {shift.mean:.1%} of {span}, and for {shift.usual:.1%} of the reference's"
+        shares = f"{_positive(found):.1%} of {span}, and for {_positive(reference):.1%} of the reference's"
+        said = f"{label.name} is {label.positive} for {shares}"
+    else:
+        said = f"{label.name} is {_spread(found)} among {span}, and {_spread(reference)} in the reference"
     return stamp.alert(
         "feature-drift",
         label.name,
-        statistic="labels, in deviations of chance",
-        value=shift.deviations,
-        threshold=shift.threshold,
-        since=since,
-        message=f"{said}: {shift.deviations:.1f} deviations of chance, over {shift.threshold:.1f}",
+        statistic=measured.statistic,
+        value=measured.distance,
+        threshold=measured.threshold,
+        since=measured.since,
+        message=f"{said}: {measured.statistic} {measured.distance:.3g}, over {measured.threshold:.3g}",
         derived_from=cohort.spans.ranges(),
     )
+
+
+def _positive(labels: ColumnSummary) -> float:
+    return labels.counts.get("1", 0) / max(labels.count, 1) if isinstance(labels, CategoricalSummary) else 0.0
+
+
+def _spread(labels: ColumnSummary) -> str:
+    if not isinstance(labels, NumericalSummary):
+        return ""
+    return f"{labels.mean:.4g} on average (standard deviation {standard_deviation(labels):.4g})"
 
 
 _WORDS = {

@@ -13,10 +13,9 @@ from tailrace_monitoring.domain.arms import arm_title
 from tailrace_monitoring.domain.cohorts import MIN_COHORT_EXAMPLES, Cohort, CohortKey, Unfair, asked_of, unfair_pairs
 from tailrace_monitoring.domain.hushed import to_tell
 from tailrace_monitoring.domain.knowledge import Knowledge
-from tailrace_monitoring.domain.label_drift import shift_of
 from tailrace_monitoring.domain.watched import ModelWatch
 from tailrace_monitoring.domain.windows import Measured
-from tailrace_monitoring.domain.yardsticks import Basis, chance_of_labels
+from tailrace_monitoring.domain.yardsticks import NO_BASIS, Basis, Yardsticks
 
 
 def judge(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:
@@ -30,27 +29,38 @@ def judge(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now: datetime
         _judge_fairness(watch, cohort, knowledge, now)
 
 
-def judge_labels(watch: ModelWatch, trained_on: Basis, knowledge: Knowledge, now: datetime) -> None:
-    """Judge the labels of the cohorts that have just closed; `trained_on` is the champion's reference."""
+def judge_labels(
+    watch: ModelWatch, trained_on: Basis, knowledge: Knowledge, yardsticks: Yardsticks, now: datetime
+) -> None:
+    """Judge the labels of the cohorts that have just closed; `trained_on` is the champion's reference.
+
+    Thresholds that are not known yet take a part of a second to calibrate: not for the event loop.
+    """
     monitor, drift, spec = knowledge.spec.monitors.drift, watch.state.labels, knowledge.spec
     closed, watch.labels_to_judge = watch.labels_to_judge, []
     drift.rebase(knowledge.basis_name)
-    for cohort in closed:
-        if monitor is None:
-            return
-        reference = trained_on.labels
-        if monitor.reference is not None:
-            drift.gather(cohort, monitor.reference)
-            reference = drift.of_period if cohort.span.start >= monitor.reference.end else None
-        if reference is None or min(reference.count, cohort.labels.count) < monitor.min_examples:
+    for cohort in closed if monitor is not None else ():
+        basis = _basis_of_labels(watch, cohort, trained_on, knowledge)
+        reading = yardsticks.read_labels(cohort.labels, basis, spec)
+        if reading is None or basis.labels is None:
             continue
-        shift = shift_of(cohort, reference, spec.label, chance_of_labels(spec))
-        alert, since = drift.judge(cohort, shift), drift.since or cohort.span.start
-        drifted = shift.deviations > shift.threshold
-        far = (shift.deviations, shift.threshold, False, drifted, alert, since)
-        for _ in to_tell(watch, [Measured(spec.label.name, "labels", *far)], knowledge, now):
-            raised = alerts.label_drift(watch.stamp(now), cohort, shift, since, spec)
+        alert, since = drift.judge(cohort, reading), drift.since or cohort.span.start
+        drifted = reading.value > reading.threshold
+        measured = Measured(*reading, drifted=drifted, alert=alert, since=since)
+        for _ in to_tell(watch, [measured], knowledge, now):
+            raised = alerts.label_drift(watch.stamp(now), cohort, measured, basis.labels.column, spec)
             watch.raise_alert(raised, knowledge, "feature-drift", watch.trail.first_from(since))
+
+
+def _basis_of_labels(watch: ModelWatch, cohort: Cohort, trained_on: Basis, knowledge: Knowledge) -> Basis:
+    """The training set; or, where the spec names a period, what of it has closed, for cohorts after it."""
+    monitor, drift = knowledge.spec.monitors.drift, watch.state.labels
+    if monitor is None or monitor.reference is None:
+        return trained_on
+    drift.gather(cohort, monitor.reference, watch.tools.merge)
+    known = drift.of_period if cohort.span.start >= monitor.reference.end else None
+    count = known.column.count if known else 0
+    return NO_BASIS._replace(name=f"{watch.model} {knowledge.basis_name} {count}", labels=known)
 
 
 def _judge_performance(watch: ModelWatch, cohort: Cohort, knowledge: Knowledge, now: datetime) -> None:

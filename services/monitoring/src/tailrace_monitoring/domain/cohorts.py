@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from tailrace_contracts.events import (
     Arm,
     ArmOutput,
+    ColumnSummary,
     ExampleLabelled,
     FeatureValue,
     GroupRates,
@@ -27,11 +28,10 @@ from tailrace_contracts.events import (
 from tailrace_contracts.spec import FairnessMonitor, ModelSpec, NumericalLabel, PerformanceMonitor
 from tailrace_monitoring.domain.ledger import Ledger
 from tailrace_monitoring.domain.spans import Spans
-from tailrace_statistics.columns import Moments
 from tailrace_statistics.error_gaps import compare_errors, error_rates, limit_of
 from tailrace_statistics.errors import ErrorSums
 from tailrace_statistics.fairness import CROSS, GroupCounts, cell, compare_groups, group_rates
-from tailrace_statistics.labels import moments_of, moments_of_rate
+from tailrace_statistics.labels import LabelSketch, column_of_classes
 
 MOST_GROUPS = 40
 """Groups of one protected attribute; further values are counted together as `other`."""
@@ -76,6 +76,7 @@ class Cohort(BaseModel):
     ledger: Ledger = Ledger()
     errors: ErrorSums = ErrorSums()
     numbers: ErrorSums = ErrorSums()
+    sketched: LabelSketch = LabelSketch()
     group_errors: dict[str, dict[str, ErrorSums]] = {}
     closed: bool = False
 
@@ -90,12 +91,11 @@ class Cohort(BaseModel):
         return self.total.examples + self.errors.examples
 
     @property
-    def labels(self) -> Moments:
-        """How many labels, their mean and spread; of classes 1 is the positive one."""
+    def labels(self) -> ColumnSummary:
+        """The labels as a column; of classes 1 is the positive one. Empty where it began before labels were sketched."""
         if not self.errors.examples:
-            return moments_of_rate(self.total.tp + self.total.fn, self.total.examples)
-        complete = self.numbers.examples == self.errors.examples  # not where it began before labels were summed
-        return moments_of(self.numbers) if complete else Moments()
+            return column_of_classes(self.total.tp + self.total.fn, self.total.examples)
+        return self.sketched.column(self.numbers if self.numbers.examples == self.errors.examples else ErrorSums())
 
     @property
     def accuracy(self) -> float | None:
@@ -113,6 +113,7 @@ class Cohort(BaseModel):
     def _count(self, example: ExampleLabelled, output: ArmOutput, spec: ModelSpec, *, label: float, by: int) -> None:
         if isinstance(spec.label, NumericalLabel):
             self.numbers = self.numbers.plus(ErrorSums.of(label, 0.0, by))
+            self.sketched.count(label, by)
             self._count_error(example, spec, ErrorSums.of(output.prediction, label, by))
             return
         selected, positive = (each == spec.class_label.positive for each in (output.prediction, label))

@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace_contracts.events import ColumnSummary, NumericalSummary, SampledRow, WindowSummarised
+from tailrace_contracts.events import ColumnSummary, NumericalSummary, SampledRow, Slice, WindowSummarised
 from tailrace_contracts.spec import DriftMonitor, ModelSpec
 from tailrace_monitoring.domain.multivariate import comparable
 from tailrace_monitoring.domain.windows import NOT_JUDGED, Reading
 from tailrace_statistics.calibration import Budget, Values, Yardstick, independent_rows
-from tailrace_statistics.columns import Moments
 from tailrace_statistics.distances import chosen
 
 KEPT = 16
@@ -46,17 +45,24 @@ class Answers(NamedTuple):
     rows: Mapping[str, Values]
 
 
+class Labels(NamedTuple):
+    """What the labels were, of classes 1 and 0; and those of single rows, where they are known."""
+
+    column: ColumnSummary
+    values: Values
+
+
 class Basis(NamedTuple):
     """A reference: its columns, a sample of its rows where there is one, and a name that no other one has.
 
-    A version's reference may have its answers, and any one labels, of classes as 1 and 0.
+    A version's reference may have its answers, and any one labels.
     """
 
     name: str
     columns: Mapping[str, ColumnSummary]
     rows: Mapping[str, Values]
     answers: Answers | None = None
-    labels: Moments | None = None
+    labels: Labels | None = None
 
     @property
     def share(self) -> float:
@@ -78,6 +84,14 @@ def columns_of(sample: Sequence[SampledRow], columns: Mapping[str, ColumnSummary
     return found
 
 
+class Part(NamedTuple):
+    """What is judged: so many events, their columns, and slices of them."""
+
+    events: int
+    columns: Mapping[str, ColumnSummary]
+    slices: Sequence[Slice] = ()
+
+
 class Yardsticks:
     """Yardsticks by reference and spec."""
 
@@ -90,14 +104,26 @@ class Yardsticks:
         if spec.monitors.drift is None or not basis.columns:
             return []
         together = comparable(window, basis.rows, spec.monitors.multivariate)
-        readings = self._read(window, basis, spec, budget_of(spec, basis, together=together))
+        whole = Part(window.events, window.columns, window.slices)
+        readings = self._read(whole, basis, spec, budget_of(spec, basis, together=together))
         answered = _answered(window, basis.answers)
         if basis.answers is None or answered is None or answered.events < spec.monitors.drift.min_examples:
             return readings
         answers = Basis(f"{basis.name} answers", basis.answers.columns, basis.answers.rows)
         return readings + self._read(answered, answers, spec, part_of(spec, ANSWERS_SHARE))
 
-    def _read(self, window: WindowSummarised, basis: Basis, spec: ModelSpec, budget: Budget) -> list[Reading]:
+    def read_labels(self, found: ColumnSummary, basis: Basis, spec: ModelSpec) -> Reading | None:
+        """The distance of a closed cohort's labels; None where there are too few, or nothing to compare them with."""
+        monitor, labels, name = spec.monitors.drift, basis.labels, spec.label.name
+        if monitor is None or labels is None or min(found.count, labels.column.count) < monitor.min_examples:
+            return None
+        rows = {name: labels.values} if len(labels.values) else {}
+        reference = Basis(f"{basis.name} labels", {name: labels.column}, rows)
+        budget = part_of(spec, LABELS_SHARE)._replace(consecutive=1)
+        readings = self._read(Part(found.count, {name: found}), reference, spec, budget)
+        return next((each for each in readings if not each.statistic.endswith("share")), None)
+
+    def _read(self, window: Part, basis: Basis, spec: ModelSpec, budget: Budget) -> list[Reading]:
         monitor = spec.monitors.drift or DriftMonitor()
         with self._lock:
             yardstick = self._yardstick(basis, spec, monitor)
@@ -144,11 +170,11 @@ def _words(statistic: str) -> str:
     return f"{statistic} share" if statistic in {"missing", "unseen"} else statistic
 
 
-def _answered(window: WindowSummarised, answers: Answers | None) -> WindowSummarised | None:
+def _answered(window: WindowSummarised, answers: Answers | None) -> Part | None:
     """The part of a window that this version answered as the champion, as if it were all; None where there is none."""
     for part in window.slices:
         if answers is not None and (part.arm, part.version) == ("champion", answers.version):
-            return window.model_copy(update={"events": part.events, "columns": part.columns, "slices": ()})
+            return Part(part.events, part.columns)
     return None
 
 
@@ -174,8 +200,3 @@ def chance_together(spec: ModelSpec, basis: Basis = NO_BASIS) -> float:
     """The chance of a false alarm on all features together that a window may have."""
     rows = spec.monitors.multivariate
     return part_of(spec, basis.share * rows.share).per_window if rows else 0.0
-
-
-def chance_of_labels(spec: ModelSpec) -> float:
-    """The chance of a false alarm on its labels that a closed cohort may have."""
-    return part_of(spec, LABELS_SHARE).per_window
