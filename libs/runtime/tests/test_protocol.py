@@ -79,10 +79,11 @@ Connect = Callable[[], Awaitable[Client]]
 
 
 @asynccontextmanager
-async def serving(front: Front) -> AsyncIterator[Connect]:
+async def serving(front: Front, keep_alive_seconds: float = 60) -> AsyncIterator[Connect]:
     """A server of this front, and what connects to it."""
     listener = bound("127.0.0.1", 0, "test")
     host = server(front, 5)
+    host.config.timeout_keep_alive = keep_alive_seconds  # type: ignore[assignment]  # whole seconds are long for a test
     task = asyncio.create_task(host.serve(sockets=[listener]))
     await eventually(lambda: host.started)
     clients: list[Client] = []
@@ -175,6 +176,21 @@ async def test_connection_is_closed_where_it_was_asked_for(front: Front) -> None
         client.ask("/whole", b"last", "connection: close")
         status, headers, body = await client.answer()
         assert (status, headers["connection"], body) == (200, "close", b"whole last")
+        assert await client.is_over()
+
+
+async def test_idle_connection_is_closed(front: Front) -> None:
+    """Clients that went away without a word would hold their connections for ever."""
+    app: App = front._app  # type: ignore[assignment]
+    async with serving(front, keep_alive_seconds=0.2) as connect:
+        client = await connect()
+        client.ask()
+        assert await client.body() == b"whole hello"
+        app.go.clear()
+        client.ask()
+        await asyncio.sleep(0.5)
+        app.go.set()
+        assert await client.body() == b"whole hello", "one that waits for its answer is not idle"
         assert await client.is_over()
 
 

@@ -20,7 +20,7 @@ from tailrace_runtime.protocol import Reply
 from tailrace_serving import handlers
 from tailrace_serving.bodies import HEADER_LENGTH, Arriving, Body, Incoming, WentAway, Whole
 from tailrace_serving.capture import Capture
-from tailrace_serving.deadline import Deadline
+from tailrace_serving.deadline import Deadlines
 from tailrace_serving.domain.arms import ArmAnswer, ArmFailed, Arms, Member, Table
 from tailrace_serving.domain.binary import Wire
 from tailrace_serving.domain.explanation import Explanation
@@ -149,6 +149,7 @@ class Answering(Generic[RequestT]):
         self._form = form
         self._extension = extension
         self._at_once = at_once
+        self._deadlines = Deadlines(front.limits.request_seconds)
         self._explaining = explaining
         self._max_rows = front.limits.max_explained_rows if explaining else front.limits.max_rows
 
@@ -193,7 +194,7 @@ class Answering(Generic[RequestT]):
         arms = front.table.find(model)
         body: Body | None = None
         try:
-            with Deadline(limits.request_seconds):
+            with self._deadlines.begin():
                 body = await incoming.read()
                 request, question = self._asked(body, arms.rules)
                 answered = await handlers.answer(front.desk, arms, question, version)

@@ -35,6 +35,9 @@ _BUSIEST = re.compile(rb"/v2/models/([\w.~-]+)/infer|/v1/models/([\w.~-]+)/predi
 UNUSUAL = frozenset({HEADER_LENGTH, b"content-encoding"})
 """Headers that say that a body is not just JSON."""
 
+KNOWN_PATHS = 4096
+"""Paths that are not taken apart anew for every request."""
+
 
 class Application:
     """The whole front: ordinary routes, and the busiest paths past any router."""
@@ -43,6 +46,7 @@ class Application:
         self._routes = routes
         self._infer = infer
         self._predict = predict
+        self._known: dict[bytes, Answer] = {}
         self.direct = Direct(self._answer_to, UNUSUAL)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,10 +54,12 @@ class Application:
         await self._routes(scope, receive, send)
 
     def _answer_to(self, url: bytes) -> Answer | None:
-        found = _BUSIEST.fullmatch(url)
-        if found is None:
-            return None
-        return partial((self._infer if found[1] else self._predict).whole, (found[1] or found[2]).decode())
+        answer = self._known.get(url)
+        if answer is None and (found := _BUSIEST.fullmatch(url)):
+            answer = partial((self._infer if found[1] else self._predict).whole, (found[1] or found[2]).decode())
+            if len(self._known) < KNOWN_PATHS:
+                self._known[url] = answer
+        return answer
 
 
 def application(front: Front) -> Application:
