@@ -63,7 +63,7 @@ def spec(model: str = "rain") -> ModelSpec:
             "features": [{"type": "numerical", "name": "humidity"}, {"type": "numerical", "name": "pressure"}],
             "label": {"name": "rained"},
             "learners": {
-                "batch": {"min_examples": 100, "max_examples": 400, "epochs": 20, "hidden": [16]},
+                "batch": {"min_examples": 100, "max_examples": 400, "epochs": 200, "hidden": [16]},
                 "online": {"min_examples": 50, "revision_seconds": 0.1},
             },
         }
