@@ -129,12 +129,15 @@ def test_first_continual_version_answers_where_there_is_no_batch_learner() -> No
     assert stages_of(registered(model, "a", continual=True).model) == {1: "champion"}
 
 
-def test_nothing_answers_by_itself_when_a_person_promotes() -> None:
-    """`automatic: false` would still put a version before users that nobody has approved."""
-    model = a_model(spec=a_spec(rollout={"automatic": False}))
-    decision = registered(model, "a")
+@pytest.mark.parametrize(
+    ("rollout", "why"),
+    [({"automatic": False}, "waits for a person"), ({"approval": True}, "waits for `tailrace promote rain VERSION`")],
+)
+def test_nothing_answers_by_itself_when_a_person_promotes(rollout: dict[str, bool], why: str) -> None:
+    """The spec would ask for approval, and a version that nobody has approved be put before users."""
+    decision = registered(a_model(spec=a_spec(rollout=rollout)), "a")
     assert stages_of(decision.model) == {1: "shadow"}
-    assert "waits for a person" in decision.reason
+    assert why in decision.reason
 
 
 def test_later_candidate_starts_unseen() -> None:
@@ -267,6 +270,19 @@ def test_person_decides_when_not_automatic(verdict: Verdict) -> None:
     """`automatic: false` would still let the machine promote or reject."""
     model = a_model("champion", "shadow", spec=a_spec(rollout={"automatic": False}))
     assert compare(model, a_comparison(2, 1, verdict, examples=10_000)).moves == ()
+
+
+def test_last_step_waits_for_approval() -> None:
+    """`approval: true` would serve to everybody what nobody has approved, or hold up what needs no approval."""
+    spec = a_spec(rollout={"approval": True})
+    in_canary = compare(a_model("champion", "shadow", spec=spec), a_comparison(2, 1, "better", examples=10_000)).model
+    assert stages_of(in_canary) == {1: "champion", 2: "canary"}
+    decision = compare(in_canary, a_comparison(2, 1, "better", examples=10_000, stage="canary"))
+    assert decision.moves == ()
+    assert decision.reason.endswith("`tailrace promote rain 2` approves it")
+    assert stages_of(after(decision.model, PromoteVersion(version=2)).model)[2] == "champion"
+    worse = compare(in_canary, a_comparison(2, 1, "worse", examples=10_000, stage="canary"))
+    assert stages_of(worse.model)[2] == "rejected"
 
 
 # ---------------------------------------------------------------- commands

@@ -441,6 +441,10 @@ class Rollout(_Part):
     """What a candidate has to show. Counts are labelled examples on which candidate and champion both answered."""
 
     automatic: bool = Field(default=True, description="false: a person promotes")
+    approval: bool = Field(
+        default=False,
+        description="true: only the last step, to champion, waits for a person; all before goes by itself",
+    )
     shadow_min_examples: int = Field(default=100, gt=0)
     canary_percent: int = Field(default=20, gt=0, le=100)
     canary_min_examples: int = Field(default=100, gt=0)

@@ -14,7 +14,7 @@
 A comparison with a champion that is champion no longer, or of a stage that the candidate has left, is stale and moves
 nothing: so a comparison that comes twice, or late, does no harm. What is better still has to pass the spec's gates
 (`gates.py`); one that has not done so after `max_examples` is treated as one that is no better. With `rollout.automatic: false` candidates wait as
-shadows and a person decides.
+shadows and a person decides; with `rollout.approval: true` they go as far as canary, and wait there.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def _figures(compared: ArmsCompared) -> str:
 
 def _may_be_first(model: Model, version: VersionChanged) -> bool:
     expected = not version.continual or model.spec.learners.batch is None
-    return model.champion is None and model.spec.rollout.automatic and expected
+    rollout = model.spec.rollout
+    return model.champion is None and rollout.automatic and not rollout.approval and expected
 
 
 def register(
@@ -142,6 +143,8 @@ def _waiting_for(model: Model) -> str:
         return f"it answers unseen and is compared with version {model.champion}"
     if not model.spec.rollout.automatic:
         return "it waits for a person, because rollout.automatic is false"
+    if model.spec.rollout.approval:
+        return f"it waits for `tailrace promote {model.name} VERSION`, because rollout.approval is true"
     return "it waits for the first version of the batch learner to answer, and can be promoted by a person"
 
 
@@ -287,6 +290,8 @@ def _better(model: Model, compared: ArmsCompared, gates: tuple[GateJudged, ...])
     if held := unpassed(gates):
         return _held(model, compared, f"{why}, but {words_of(held)}")
     if compared.stage == "canary" and seen >= rollout.canary_min_examples:
+        if rollout.approval:
+            return stand(model, f"{why}; `tailrace promote {model.name} {number}` approves it")
         return crown(Decision(model), number, why)
     if compared.stage == "shadow" and seen >= rollout.shadow_min_examples and model.canary is None:
         return Decision(model).move(number, "canary", why)
