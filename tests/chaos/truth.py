@@ -43,6 +43,7 @@ class Counted:
     events: int = 0
     refused: int = 0
     wind: float = 0.0
+    late: int = 0
 
 
 @dataclass(slots=True)
@@ -52,7 +53,6 @@ class Truth:
     forwarded: dict[tuple[str, int], list[tuple[int, bytes]]] = field(default_factory=dict)
     refused: set[tuple[str, int, int]] = field(default_factory=set)
     windows: dict[float, Counted] = field(default_factory=lambda: defaultdict(Counted))
-    late: int = 0
     answers: dict[str, list[int]] = field(default_factory=dict)
     """The values of a prediction's label, one after another."""
 
@@ -75,7 +75,10 @@ def truth(logs: Logs) -> Truth:
 
 
 def _predictions(found: Truth, number: int, records: Sequence[Record]) -> None:
-    """One log: which events are forwarded, and which window counts them; late ones by the log's own watermark."""
+    """One log: which events are forwarded, and which window counts them.
+
+    What is late by the log's own watermark counts in the window in which that is.
+    """
     monitors, newest = spec().monitors, float("-inf")
     close = (monitors.window_days + monitors.allowed_lateness_days) * 86_400
     forwarded = found.forwarded["predictions", number] = []
@@ -89,7 +92,7 @@ def _predictions(found: Truth, number: int, records: Sequence[Record]) -> None:
         else:
             found.refused.add(("prediction-events", number, record.offset))
         if start + close <= newest:
-            found.late += valid
+            found.windows[window_of(newest)].late += valid
         elif valid:
             found.windows[start].events += 1
             found.windows[start].wind += wind
@@ -177,13 +180,17 @@ def _statistics(expected: Truth, logs: Logs) -> Iterator[Row]:
     yield Row("events in statistics", events, sum(each.events for each in found.values()), tuple(wrong))
     refused = sum(each.refused for each in expected.windows.values())
     yield Row("refused values in statistics", refused, sum(each.refused for each in found.values()))
+    late = sum(each.late for each in found.values())
+    yield Row("late events in statistics", sum(each.late for each in expected.windows.values()), late)
+    valid = sum(len(values) for (topic, _), values in expected.forwarded.items() if topic == "predictions")
+    yield Row("predictions = in windows + late", valid, sum(each.events for each in found.values()) + late)
 
 
 def _counted(window: WindowSummarised) -> Counted:
     wind = window.columns.get("wind")
     if not isinstance(wind, NumericalSummary):
-        return Counted(window.events)
-    return Counted(window.events, wind.out_of_limits, round(wind.count * (wind.mean or 0.0)))
+        return Counted(window.events, late=window.late)
+    return Counted(window.events, wind.out_of_limits, round(wind.count * (wind.mean or 0.0)), window.late)
 
 
 def _examples(expected: Truth, logs: Logs) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,8 @@ from tailrace_runtime.deadletters import REPLAY_OF, replayed
 from tailrace_testing import Broker
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
+CLOCK_MILLISECONDS = 20
+"""Records are stamped with whole milliseconds of a clock that is set now and then."""
 
 
 def letter(offset: int, *, replay_of: str = "", **changes: Any) -> EventParked:
@@ -152,17 +155,22 @@ async def publish(to: Connection, *events: EventParked | EventReplayed) -> None:
             await publisher.publish("dead-letters", "q1", each)
 
 
-async def origins(to: Connection) -> list[str]:
-    """What was replayed: the origin of every record on `label-events`, whole as they are."""
+async def published(to: Connection) -> list[Any]:
+    """Every record on `label-events`."""
     consumer = AIOKafkaConsumer(bootstrap_servers=to.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
         log = TopicPartition(to.topic_prefix + "label-events", 0)
         consumer.assign([log])
         end = (await consumer.end_offsets([log]))[log]
-        records = [await consumer.getone() for _ in range(end)]
+        return [await consumer.getone() for _ in range(end)]
     finally:
         await consumer.stop()
+
+
+async def origins(to: Connection) -> list[str]:
+    """What was replayed: the origin of every record on `label-events`, whole as they are."""
+    records = await published(to)
     assert {(record.key, record.value, record.headers[0]) for record in records} <= {
         (b"q1", b'{"a": 1}', ("ce_type", b"t"))
     }
@@ -180,6 +188,18 @@ async def test_replaying_twice_changes_nothing(to: Connection) -> None:
     assert await replay(to, await due(to)) == 0
     assert await origins(to) == ["0", "1", "2"]
     assert [case.state for case in await read(to, Filter())] == ["replayed"] * 3
+
+
+async def test_a_replay_keeps_to_its_rate(to: Connection) -> None:
+    """A replay that was to spare the consumers behind it would run them over."""
+    await publish(to, *(letter(n) for n in range(3, 30)))
+    began = time.monotonic()
+    assert await replay(to, await due(to), per_second=10) == 30
+    assert time.monotonic() - began >= 2
+    milliseconds = sorted(record.timestamp for record in await published(to))
+    assert len(milliseconds) == 30
+    gaps = [later - earlier for earlier, later in zip(milliseconds, milliseconds[10:], strict=False)]
+    assert min(gaps) >= 1_000 - CLOCK_MILLISECONDS
 
 
 async def test_what_fails_again_is_the_same_case_and_does_not_loop(to: Connection) -> None:

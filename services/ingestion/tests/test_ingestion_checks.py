@@ -27,8 +27,7 @@ async def checked(*records: Record, specs: FixedSpecs | None = None, book: Sourc
     numbered = [record._replace(offset=offset) for offset, record in enumerate(records)]
     book = book or SourceBook(Log(TOPIC, 0))
     book.begin(0, {})
-    outcome, _ = await validate_predictions(numbered, specs or FixedSpecs(applied()), book, "predictions")
-    return outcome
+    return await validate_predictions(numbered, specs or FixedSpecs(applied()), book, "predictions")
 
 
 def raw(document: dict[str, Any] | bytes, key: str = "p1") -> Record:
@@ -167,6 +166,30 @@ async def test_an_unseen_category_can_be_refused() -> None:
     outcome = await checked(raw(features(sky="pink")), specs=with_policy("reject"))
     assert [parked.code for parked in outcome.parked] == ["unseen-category"]
     assert "'pink', expected one of its 2 categories, such as 'clear'" in outcome.parked[0].reason
+
+
+@pytest.mark.parametrize("policy", ["reject", "null", "flag"])
+@pytest.mark.parametrize("name", ["pressure", "sky"])
+async def test_a_missing_value_meets_its_policy(name: str, policy: str) -> None:
+    """Values that the spec takes as missing would be parked, or counted as something else; or the spec's refusal be ignored."""
+    kinds = {"pressure": {"type": "numerical"}, "sky": {"type": "categorical", "categories": ["clear", "grey"]}}
+    spec = rain_spec(features=[{"name": each, "on_missing": policy} | kind for each, kind in kinds.items()])
+    document = features(wind=...) | {"features": {"pressure": 1000.5, "sky": "grey"} | {name: None}}
+    book = SourceBook(Log(TOPIC, 0))
+    outcome = await checked(raw(document), specs=FixedSpecs(applied(spec)), book=book)
+    assert [parked.code for parked in outcome.parked] == (["missing-value"] if policy == "reject" else [])
+    assert [out.value for out in outcome.emitted] == ([] if policy == "reject" else [raw(document).value])
+    ((part, *_), *_) = [each.slices for each in book.publish() if each.slices]
+    assert (part.events, part.columns[name].missing, part.columns[name].count) == (policy != "reject", 1, 0)
+
+
+@pytest.mark.parametrize("policy", ["reject", "null", "flag"])
+async def test_a_feature_that_is_not_named_is_a_mistake_under_every_policy(policy: str) -> None:
+    """A producer that lost a field would go on for weeks as one whose sensor is silent."""
+    sky = {"type": "categorical", "name": "sky", "categories": ["clear", "grey"], "on_missing": policy}
+    document = features(wind=..., pressure=..., sky=...)
+    outcome = await checked(raw(document), specs=FixedSpecs(applied(rain_spec(features=[sky]))))
+    assert [parked.code for parked in outcome.parked] == ["missing-feature"]
 
 
 async def test_an_event_without_its_type_gets_it() -> None:

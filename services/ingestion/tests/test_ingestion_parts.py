@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ from tailrace_ingestion.handlers import validate_predictions
 from tailrace_ingestion.testing import START, FixedSpecs, applied, prediction, rain_spec, record_of
 from tailrace_runtime.records import Record
 from tailrace_statistics import DISTINCT_ERROR, distinct_values, quantile
+from tailrace_statistics.sketches import RANK_ERROR
 
 TOPIC = "prediction-events"
 TIMING = Timing(lateness=5 * 86_400, idle=60, sources=1, sample_rows=20)
@@ -235,9 +237,102 @@ async def test_any_split_gives_the_same_window(
         assert a.frequent_error <= a.count / 33
 
 
-async def _lives(log: Sequence[Record], batch: int, deaths: Sequence[tuple[int, bool]]) -> list[PartialSummarised]:
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    partitions=st.integers(1, 4),
+    batch=st.integers(1, 40),
+    deaths=st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=4),
+    lateness_days=st.sampled_from([0, 5, 30]),
+)
+async def test_any_split_counts_every_event_once_in_its_window_or_as_late(
+    seed: int, partitions: int, batch: int, deaths: list[tuple[int, bool]], lateness_days: int
+) -> None:
+    """Out of order, events would be in no count or in two; or batches, crashes and messages decide which are late."""
+    chance = random.Random(seed)
+    events = [event(n, days=30 + n / 4 - chance.choice([0, 0, 0, 7, 28])) for n in range(200)]
+    believed = {"clock": "stream", "max_ahead_days": 365, "max_behind_days": 365}
+    spec = rain_spec(time=believed, monitors={"window_days": 10, "allowed_lateness_days": lateness_days})
+    places = [chance.randrange(partitions) for _ in events]
+    logs = [[each for each, place in zip(events, places, strict=True) if place == at] for at in range(partitions)]
+    said, calm = list[PartialSummarised](), list[PartialSummarised]()
+    for partition, log in enumerate(logs):
+        if log:
+            said += await _lives(on(log, partition), batch, deaths, spec)
+            calm += await _lives(on(log, partition), 1_000, [], spec)
+    again = [*said, *chance.sample(said, len(said) // 2)]
+    chance.shuffle(again)
+    found, one = _events_and_late(again), _events_and_late(await _lives(on(events), 1_000, [], spec))
+    assert found == _events_and_late(calm)
+    late, late_in_one = (sum(late for _, late in each.values()) for each in (found, one))
+    assert sum(events for events, _ in found.values()) + late == len(events)
+    assert all(found[day][0] >= events for day, (events, _) in one.items())
+    assert late <= late_in_one
+    if lateness_days == 30:
+        assert found == one
+    elif lateness_days == 0:
+        assert late_in_one > 0
+
+
+async def test_many_events_however_split_stay_within_the_bounds_of_their_sketches() -> None:
+    """At sizes at which sketches are no longer exact, quantiles, distinct counts and frequent values would be further off."""
+    size, random_ = 24_000, np.random.default_rng(5)
+    values = {f"even{n}": random_.gamma(n + 1, size=size) for n in range(8)}
+    values |= {f"uneven{n}": random_.zipf(1.2 + n / 5, size).clip(max=10**6).astype(float) for n in range(2)}
+    spec = rain_spec(features=[{"type": "numerical", "name": name} for name in values])
+    rows = [dict(zip(values, row, strict=True)) for row in np.array([*values.values()]).T.tolist()]
+    events = [prediction(n, days=n / size, features=row) for n, row in enumerate(rows)]
+    places = random_.integers(0, 4, size)
+    deaths = [(1_500, True), (900, False), (2_000, True), (700, False)]
+    said: list[PartialSummarised] = []
+    for partition in range(4):
+        log = on([each for each, place in zip(events, places, strict=True) if place == partition], partition)
+        said += await _lives(log, 250, deaths, spec)
+    random.Random(5).shuffle(said)
+    window = together(said)
+    assert window.events == size
+    errors = [_rank_errors(numbers(window, name), column) for name, column in values.items() if "even" in name]
+    assert np.mean(np.array(errors) <= RANK_ERROR) >= 0.9  # each with 99 % confidence, by chance that no seed decides
+    assert np.max(errors) <= 2 * RANK_ERROR
+    for name, column in values.items():
+        found = numbers(window, name)
+        assert distinct_values(found) == pytest.approx(len(set(column.tolist())), rel=3 * DISTINCT_ERROR)
+        _frequent_within_their_error(found, Counter(column.tolist()))
+    assert numbers(window, "uneven0").frequent[0].value == 1.0
+
+
+def _rank_errors(found: NumericalSummary, column: npt.NDArray[np.float64]) -> list[float]:
+    """By how much the ranks of nine quantiles are off: those of a value that came often are an interval."""
+    ranks = np.arange(1, 10) / 10
+    places = np.array(quantile(found, ranks.tolist()))[:, None]
+    narrow = column.astype(np.float32).astype(np.float64)
+    below, through = (narrow < places).mean(axis=1), (narrow <= places).mean(axis=1)
+    return np.maximum(0.0, np.maximum(below - ranks, ranks - through)).tolist()
+
+
+def _frequent_within_their_error(found: NumericalSummary, truth: Counter[float]) -> None:
+    """No count is too high, none lower than the error allows, and nothing more frequent than the error is left out."""
+    told = {float(each.value): each.count for each in found.frequent}
+    assert found.frequent_error <= found.count / 33
+    assert all(truth[value] - found.frequent_error <= count <= truth[value] for value, count in told.items())
+    assert {value for value, count in truth.items() if count > found.frequent_error} <= told.keys()
+
+
+def _events_and_late(partials: Sequence[PartialSummarised]) -> dict[int, tuple[int, int]]:
+    """By the day on which a window begins: its events, and those that came late while it was the newest."""
+    windows = ModelWindows("rain")
+    for each in partials:
+        windows.apply(each, 1000)
+    found = {(each.window.start - START).days: each for each in windows.due(TIMING, 0, 1)}
+    assert all(each.events == numbers(each, "wind").count for each in found.values() if each.events)
+    return {day: (each.events, each.late) for day, each in sorted(found.items())}
+
+
+async def _lives(
+    log: Sequence[Record], batch: int, deaths: Sequence[tuple[int, bool]], spec: ModelSpec = SPEC
+) -> list[PartialSummarised]:
     """Everything that is published while the log is read, killed now and then before or after the commit."""
-    specs, said, committed = FixedSpecs(applied(SPEC)), list[PartialSummarised](), 0
+    specs, said, committed = FixedSpecs(applied(spec)), list[PartialSummarised](), 0
     for size, keeps_commit in [*deaths, (len(log), True)]:
         book = SourceBook(Log(TOPIC, log[0].partition))
         book.recover([encode_summary(each) for each in said])

@@ -36,7 +36,7 @@ from tailrace_runtime.records import Record
 TOPIC = "prediction-events"
 LOG = Log(TOPIC, 0)
 INSTRUMENTS = [
-    Instrument("tailrace_late_events_total", "counter", "late"),
+    Instrument("tailrace_late_events", "gauge", "late", ("model",)),
     Instrument("tailrace_open_windows", "gauge", "open"),
 ]
 
@@ -162,8 +162,8 @@ async def test_late_events_are_counted_and_kept_out() -> None:
     life = await Life(published).begin()
     await life.read(records([prediction(1), prediction(14), prediction(2), prediction(25), prediction(3)]))
     await life.tick()
-    assert {start: partial.events for start, partial in newest(published).items()} == {0: 2, 10: 1, 20: 1}
-    assert life.metrics.value("tailrace_late_events_total") == 1
+    found = {start: (partial.events, partial.late) for start, partial in newest(published).items()}
+    assert found == {0: (2, 0), 10: (1, 0), 20: (1, 1)}
 
 
 async def test_a_new_spec_starts_new_columns() -> None:
@@ -204,8 +204,8 @@ async def test_killed_at_any_moment_the_fold_is_exact(days: list[int], kills: li
         if moment == "after" and through is not None and through >= 0:
             committed = through + 1
     expected, found = newest(whole), newest(published)
-    assert {start: (each.events, numbers(each, "wind").count) for start, each in found.items()} == {
-        start: (each.events, numbers(each, "wind").count) for start, each in expected.items()
+    assert {start: (each.events, each.late, numbers(each, "wind").count) for start, each in found.items()} == {
+        start: (each.events, each.late, numbers(each, "wind").count) for start, each in expected.items()
     }
     assert {start: numbers(each, "wind").mean for start, each in found.items()} == {
         start: pytest.approx(numbers(each, "wind").mean) for start, each in expected.items()
@@ -218,7 +218,7 @@ TIMING = Timing(lateness=5 * 86_400, idle=60, sources=2)
 
 
 def partial(
-    source: int, day: int, events: int, *, through: int = 10, watermark: int | None = None
+    source: int, day: int, events: int, *, through: int = 10, watermark: int | None = None, late: int = 0
 ) -> PartialSummarised:
     """What a source partition has seen of the window of ten days that begins on that day."""
     return PartialSummarised.model_validate(
@@ -228,6 +228,7 @@ def partial(
             "window": {"start": START + timedelta(days=day), "end": START + timedelta(days=day + 10)},
             "source": {"topic": TOPIC, "partition": source, "from_offset": 0, "through_offset": through},
             "events": events,
+            "late": late,
             "columns": {"wind": NumericalSummary(count=events, mean=float(source), minimum=0, maximum=9)},
             "watermark": START + timedelta(days=day if watermark is None else watermark),
         }
@@ -384,14 +385,33 @@ class Tables:
         self.models[model] = value
 
 
-def aggregating() -> Aggregating:
-    """The role, before it has taken anything in."""
+class CutTables(Tables):
+    """Tables of which every state is kept that a crash may leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[tuple[dict[str, bytes], dict[str, bytes]]] = [({}, {})]
+
+    def keep_partial(self, key: str, value: bytes | None) -> None:
+        """Store or forget, and remember."""
+        super().keep_partial(key, value)
+        self.states.append((dict(self.partials), dict(self.models)))
+
+    def keep_model(self, model: str, value: bytes) -> None:
+        """Store, and remember."""
+        super().keep_model(model, value)
+        self.states.append((dict(self.partials), dict(self.models)))
+
+
+def aggregating(metrics: Metrics | None = None) -> Aggregating:
+    """The role, before it has taken anything in; by its clock no time passes."""
     return Aggregating(
         FixedSpecs(applied()),
-        metrics=Metrics("ingestion", INSTRUMENTS),
+        metrics=metrics or Metrics("ingestion", INSTRUMENTS),
         window_seconds=1,
         idle_source_seconds=60,
         gone_source_seconds=86_400,
+        monotonic=lambda: 0.0,
     )
 
 
@@ -417,3 +437,25 @@ def test_the_role_keeps_in_its_tables_what_it_needs() -> None:
     assert (window.events, out.key, len(window.derived_from)) == (10, b"rain", 44)
     again.rebuild(tables.partials.values(), tables.models.items(), set())
     assert (again.due(), again.open_windows) == ([], 0)
+
+
+def test_late_events_are_told_exactly_whatever_a_crash_leaves_in_the_tables() -> None:
+    """The number of late events would be lost at a kill, or doubled when partials are read again."""
+    told = [partial(each, day, 1, watermark=day + 9, late=day) for day in range(0, 120, 10) for each in range(4)]
+
+    def take(role: Aggregating, tables: Tables) -> None:
+        for offset, each in enumerate(told):
+            role.partial(Record("window-partials", 1, offset, 1000, None, each.encode(), ()), tables)
+            role.due()
+
+    whole = CutTables()
+    take(aggregating(), whole)
+    assert 0 < len(whole.partials) < len(told)
+    for partials, models in whole.states:
+        metrics = Metrics("ingestion", INSTRUMENTS)
+        again = aggregating(metrics)
+        again.rebuild(partials.values(), models.items(), set(range(4)))
+        take(again, Tables())
+        assert metrics.value("tailrace_late_events", model="rain") == 4 * sum(range(0, 120, 10))
+        again.rebuild([], [], set())
+        assert metrics.value("tailrace_late_events", model="rain") == 0

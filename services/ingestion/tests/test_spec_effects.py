@@ -71,13 +71,7 @@ class Life:
     """One life of `validate`, over what earlier lives wrote down."""
 
     def __init__(self, specs: FixedSpecs, producer: RecordingProducer) -> None:
-        metrics = Metrics(
-            "ingestion",
-            [
-                Instrument("tailrace_late_events_total", "counter", "late"),
-                Instrument("tailrace_open_windows", "gauge", "open"),
-            ],
-        )
+        metrics = Metrics("ingestion", [Instrument("tailrace_open_windows", "gauge", "open")])
         self.role = Validating(spec_effects(specs, producer), KeptPartials(), metrics, 100)
 
     async def read(self, records: Sequence[Record]) -> Outcome:

@@ -29,10 +29,15 @@ def test_policies_change_what_the_model_sees_and_not_what_is_recorded() -> None:
     assert row.seen == {**RAIN, "pressure": 1100.0, "wind": None}
 
 
-def test_missing_value_is_null_where_the_spec_allows_it() -> None:
-    """If it failed, a feature that may be missing could not be left out."""
-    row = RULES.row({name: value for name, value in RAIN.items() if name != "wind"})
-    assert row.asked["wind"] is None
+@pytest.mark.parametrize("policy", ["null", "flag"])
+@pytest.mark.parametrize("given", [{}, {"wind": None}, {"sky": None}])
+def test_missing_value_is_null_where_the_spec_allows_it(policy: str, given: dict[str, object]) -> None:
+    """If it failed, a feature that may be missing could not be left out, or ingestion would refuse the event without it."""
+    wind = {"type": "numerical", "name": "wind", "on_missing": policy}
+    sky = {"type": "categorical", "name": "sky", "categories": ["clear"], "on_missing": policy}
+    row = FeatureRules(rain_spec(features=[wind, sky])).row(given)
+    assert row.asked == {"wind": None, "sky": None}
+    assert row.seen is row.asked
 
 
 @pytest.mark.parametrize(

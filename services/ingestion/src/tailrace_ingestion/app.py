@@ -41,7 +41,10 @@ Routes = Mapping[str, Mapping[str, Callable[..., Any]]]
 
 INSTRUMENTS = (
     Instrument(
-        "tailrace_late_events_total", "counter", "Valid events too late for their window: forwarded, in no statistics."
+        "tailrace_late_events",
+        "gauge",
+        "Valid events since the beginning that were too late for their window: forwarded, in no statistics but `late`.",
+        ("model",),
     ),
     Instrument(
         "tailrace_partials_too_late_total",

@@ -21,8 +21,8 @@ TRIGGER_OFFSET = "trigger-offset"
 
 async def validate_predictions(
     records: Sequence[Record], specs: ModelsAt, book: SourceBook, forward_to: str
-) -> tuple[Outcome, int]:
-    """Check a batch of prediction events, fold it, forward what is valid. Also gives the number of late events."""
+) -> Outcome:
+    """Check a batch of prediction events, fold it, forward what is valid."""
     arrivals = Records.of(records)
     models = dict(await specs.of(models_in(arrivals), arrivals.offsets[0]))
     batch = parse_predictions(arrivals, models)
@@ -32,7 +32,7 @@ async def validate_predictions(
     for name, positions in batch.by_model().items():
         check_predictions(batch, positions, models[name], book)
     book.read_through = arrivals.offsets[-1]
-    return _outcome(arrivals, batch, forward_to), batch.late
+    return _outcome(arrivals, batch, forward_to)
 
 
 async def validate_labels(

@@ -81,7 +81,8 @@ class PartialSummarised(Event):
     """Cumulative statistics of a part of one window as one source partition has seen it, through `through_offset`.
 
     A part is what one version served (in `slices`), what nobody served (in `columns`), a shadow, a protected group, a
-    chunk of features that are not sliced, or the row sample; without a name (written by older versions) it is the whole.
+    chunk of features that are not sliced, the row sample, or the late events; without a name (written by older versions)
+    it is the whole.
     The columns are the features and, where present, `prediction`, `probability`, `probability_if_positive`,
     `probability_if_negative` and `latency_ms`. A later partial of the same source, window and part replaces this one:
     applying it is a maximum over `through_offset`.
@@ -96,6 +97,7 @@ class PartialSummarised(Event):
     )
     source: LogRange = Field(description="the source log, from the part's first event through the last offset read")
     events: int = Field(ge=0, description="what this part adds to the window's events")
+    late: int = Field(default=0, ge=0, description="what this part adds to the window's `late`")
     columns: dict[str, ColumnSummary]
     slices: tuple[Slice, ...] = ()
     sample: tuple[SampledRow, ...] = Field(default=(), description="a uniform sample of the rows, lowest rank first")
@@ -103,13 +105,18 @@ class PartialSummarised(Event):
 
 
 class WindowSummarised(Event):
-    """Statistics of one window over all partitions. `closed` once the watermark has passed its end and the lateness."""
+    """Statistics of one window over all partitions. `closed` once the watermark has passed its end and the lateness.
+
+    Every valid event is counted once over all windows: in `events` of its own, or, when its source partition had closed
+    that, in `late` of the window that was the newest there when it came.
+    """
 
     type: Literal["window-summarised"] = "window-summarised"
     model: Name
     spec_revision: int = Field(ge=1)
     window: WindowSpan
     events: int = Field(ge=0)
+    late: int = Field(default=0, ge=0, description="events that came while this was the newest, too late for their own")
     columns: dict[str, ColumnSummary]
     slices: tuple[Slice, ...] = ()
     sample: tuple[SampledRow, ...] = Field(default=(), description="a uniform sample of the rows, lowest rank first")

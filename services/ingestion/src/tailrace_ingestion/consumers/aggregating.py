@@ -67,6 +67,7 @@ class Aggregating:
 
     def rebuild(self, partials: Iterable[bytes], states: Iterable[tuple[str, bytes]], partitions: set[int]) -> None:
         """Begin anew from the tables, with the models of these partitions."""
+        before = self._models
         self._models = {
             model: ModelWindows(model, state) for model, state in states if partition_of_model(model) in partitions
         }
@@ -75,6 +76,10 @@ class Aggregating:
             partial = PartialSummarised.model_validate_json(value)
             if partition_of_model(partial.model) in partitions:
                 self._windows(partial.model).restore(partial)
+        for model in before.keys() - self._models.keys():
+            self._metrics.forget("tailrace_late_events", model=model)
+        for model, windows in self._models.items():
+            self._metrics.gauge("tailrace_late_events", windows.late, model=model)
 
     def partial(self, record: Record, tables: Tables) -> None:
         """Take a partial in. Raises PoisonEvent for a record that is none."""
@@ -97,11 +102,12 @@ class Aggregating:
             )
             windows.too_late = 0
         over = windows.forget(timing)
-        for old in over:
-            tables.keep_partial(record_key(old), None)
         if over or self._monotonic() - self._kept_at.get(partial.model, float("-inf")) >= self._window_seconds:
             self._kept_at[partial.model] = self._monotonic()
             tables.keep_model(partial.model, windows.dump())
+        for old in over:
+            tables.keep_partial(record_key(old), None)
+        self._metrics.gauge("tailrace_late_events", windows.late, model=partial.model)
 
     def due(self) -> list[Outgoing]:
         """What is to be published now."""

@@ -50,14 +50,11 @@ class Validating(Stateless):
         book, specs = self._books[records[0].partition], self._in_force[records[0].log]
         shapes = {name: model.shape for name, model in self._effects.specs.models().items()}
         book.begin(records[0].offset, shapes)
-        whole, late = Outcome(commit_through=-1), 0
+        whole = Outcome(commit_through=-1)
         for part in specs.parts(records):
-            outcome, late_in_part = await validate_predictions(part, specs, book, "predictions")
+            outcome = await validate_predictions(part, specs, book, "predictions")
             whole.runs += outcome.runs
             whole.parked += outcome.parked
-            late += late_in_part
-        if late:
-            self._metrics.count("tailrace_late_events_total", late)
         if book.waiting >= self._max_waiting_rows:
             book.fold()
         return whole

@@ -34,7 +34,6 @@ class Batch(Generic[E]):
     refused: dict[int, Rejection] = field(default_factory=dict)
     replaced: dict[int, bytes] = field(default_factory=dict)
     changed: dict[int, Change] = field(default_factory=dict)
-    late: int = 0
 
     def by_model(self) -> dict[str, list[int]]:
         """The positions of each model's events."""

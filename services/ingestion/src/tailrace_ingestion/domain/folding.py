@@ -14,7 +14,8 @@ that the second life judges event times as the first did, recovery takes the wat
 committed offset, not the newest one.
 
 Windows are dropped once the watermark has passed their end and the allowed lateness; an event for such a window is
-late: it is forwarded and counted, and folded nowhere.
+late: it is forwarded and folded nowhere. It is counted, in a part of its own, in the window in which the watermark was
+when it came: that is open, and its partials tell the number as exactly as all else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 
 from tailrace_contracts.events import PartialSummarised
 from tailrace_contracts.ranges import Log
+from tailrace_ingestion.domain.checks import Floats, Integers
 from tailrace_ingestion.domain.event_time import moment_of
 from tailrace_ingestion.domain.model import Shape
 from tailrace_ingestion.domain.partials import Head, WindowKey, decode_head, facet_of, key_of, partial_of, resumed
@@ -96,6 +98,13 @@ class SourceBook:
         """Keep rows for the next fold."""
         self._rows.append(rows)
         self.waiting += len(rows.offsets)
+
+    def count_late(self, shape: Shape, offsets: Integers, watermarks: Floats) -> None:
+        """Count late events, each with the watermark that it met."""
+        windows = shape.window_of(watermarks)
+        for start in np.unique(windows).tolist():
+            key = WindowKey(shape.spec.model, start, start + shape.width)
+            self.windows.setdefault(key, Window()).count_late(shape, offsets[windows == start])
 
     def fold(self) -> None:
         """Fold all rows that wait, spec by spec and window by window."""

@@ -21,12 +21,13 @@ VALUE_REASONS = frozenset({Reason.OUT_OF_LIMITS, Reason.UNSEEN_CATEGORY, Reason.
 
 
 class Judged(NamedTuple):
-    """Which events are counted in which window, which of them are valid, and how many valid ones are late."""
+    """Which events are counted in which window, and which are valid; which valid ones are late, and for what watermark."""
 
     counted: Mask
     windows: Floats
     valid: Mask
-    late: int
+    late: Mask
+    watermarks: Floats
 
 
 def judge(moments: Floats, arrived: Floats, checked: Checked, model: Model, book: SourceBook) -> Judged:
@@ -48,9 +49,9 @@ def judge(moments: Floats, arrived: Floats, checked: Checked, model: Model, book
     after = _watermarks(newest, moments, valid)[1:]
     if after[-1] > -np.inf:
         book.newest[name] = float(after[-1])
-    windows = moments // shape.width * shape.width
+    windows = shape.window_of(moments)
     late = judged & believed & (windows + shape.width + shape.lateness <= after)
-    return Judged(judged & believed & ~late, windows, valid, int(np.count_nonzero(late & valid)))
+    return Judged(judged & believed & ~late, windows, valid, late & valid, after)
 
 
 def _watermarks(newest: float, moments: Floats, moving: Mask) -> Floats:

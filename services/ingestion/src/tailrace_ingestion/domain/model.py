@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tailrace_contracts.spec import CategoricalFeature, ClassLabel, ModelSpec
-from tailrace_ingestion.domain.checks import CompiledSpec
+from tailrace_ingestion.domain.checks import CompiledSpec, Floats
 from tailrace_ingestion.domain.event_time import DAY_SECONDS, TimeRule
 from tailrace_ingestion.domain.parts import Plan, plan_of
 
@@ -31,6 +31,10 @@ class Shape:
     def lateness(self) -> float:
         """How long after its end a window takes events, in seconds of event time."""
         return self.spec.monitors.allowed_lateness_days * DAY_SECONDS
+
+    def window_of(self, moments: Floats) -> Floats:
+        """Where the windows of these event times begin, both in seconds since 1970."""
+        return moments // self.width * self.width
 
     def categories(self, name: str) -> tuple[str, ...]:
         """The known words of a categorical column."""

@@ -13,7 +13,7 @@ from tailrace_contracts.ranges import Log, LogRange
 from tailrace_ingestion.domain.event_time import moment_of
 from tailrace_ingestion.domain.folds import ColumnFold
 from tailrace_ingestion.domain.model import Shape
-from tailrace_ingestion.domain.parts import NOT_SERVED, SAMPLE, Facet
+from tailrace_ingestion.domain.parts import LATE, NOT_SERVED, SAMPLE, Facet
 from tailrace_ingestion.domain.windows import Part
 
 
@@ -63,6 +63,7 @@ def partial_of(log: Log, key: WindowKey, revision: int, facet: Facet, part: Part
             through_offset=part.through_offset,
         ),
         events=part.events if facet.counts else 0,
+        late=part.events if facet == LATE else 0,
         columns={} if of_slice else columns,
         slices=(_slice(facet, part.events, columns),) if of_slice else (),
         sample=part.sample,
@@ -88,7 +89,7 @@ def facet_of(partial: PartialSummarised) -> Facet:
         return Facet(part.arm, part.version, part.attribute, part.group)
     if partial.part.startswith("features:"):
         return Facet(chunk=int(partial.part.removeprefix("features:")))
-    return SAMPLE if partial.part == SAMPLE.name else NOT_SERVED
+    return {SAMPLE.name: SAMPLE, LATE.name: LATE}.get(partial.part, NOT_SERVED)
 
 
 def key_of(partial: PartialSummarised) -> WindowKey:
@@ -108,7 +109,7 @@ def resumed(partial: PartialSummarised, shape: Shape | None) -> Part:
     return Part(
         from_offset=partial.source.from_offset,
         through_offset=partial.source.through_offset,
-        events=partial.slices[0].events if partial.slices else partial.events,
+        events=partial.slices[0].events if partial.slices else partial.events + partial.late,
         columns={name: ColumnFold.resumed(summary, _words(summary, name, shape)) for name, summary in columns.items()},
         sample=partial.sample,
     )

@@ -42,7 +42,7 @@ _SAMPLED_VALUE_BYTES = 24
 
 
 class Facet(NamedTuple):
-    """What a part is about: an arm and its version, a protected group, a chunk of features, or the row sample."""
+    """What a part is about: an arm and its version, a protected group, a chunk of features, the row sample, or what was late."""
 
     arm: Arm | None = None
     version: int | None = None
@@ -67,7 +67,7 @@ class Facet(NamedTuple):
             return f"arm:{arm_word(self.arm, self.version)}"
         if self.attribute is not None:
             return f"group:{self.attribute}={self.group}"
-        return {0: "not-served", -1: "sample"}.get(self.chunk, f"features:{self.chunk}")
+        return {0: "not-served", -1: "sample", -2: "late"}.get(self.chunk, f"features:{self.chunk}")
 
     @property
     def counts(self) -> bool:
@@ -77,6 +77,7 @@ class Facet(NamedTuple):
 
 NOT_SERVED = Facet()
 SAMPLE = Facet(chunk=-1)
+LATE = Facet(chunk=-2)
 
 
 def arm_word(arm: str, version: int | None) -> str:

@@ -32,12 +32,13 @@ def check_predictions(batch: Batch[wire.Prediction], positions: Sequence[int], m
     moments = np.array([event.time.timestamp() for event in events])
     arrived = np.array([batch.arrivals.timestamps_ms[at] for at in positions]) / 1000
     judged = judge(moments, arrived, checked, model, book)
-    batch.late += judged.late
     batch.refused.update({positions[at]: why for at, why in checked.rejected.items()})
+    offsets = np.array([batch.arrivals.offsets[at] for at in positions], dtype=np.int64)
+    if judged.late.any():
+        book.count_late(model.shape, offsets[judged.late], judged.watermarks[judged.late])
     if judged.counted.any():
         rows = np.flatnonzero(judged.counted)
         counted = events if len(rows) == len(events) else [events[at] for at in rows.tolist()]
-        offsets = np.array([batch.arrivals.offsets[at] for at in positions], dtype=np.int64)
         places = offsets[rows], judged.windows[rows], judged.valid[rows]
         book.add(Rows(model.shape, *places, *served_columns(counted, checked.columns, rows, model.compiled.spec.label)))
         if any(map(_SHADOWS, counted)):

@@ -1,7 +1,8 @@
 """One window of one source log, folded in parts; folds.py has the fold of a single column.
 
 Rows are added to every part that they belong to: an arm and version, a protected group, a chunk of features, the row
-sample. Each part leaves out what it already covers.
+sample. Events that came too late for an earlier window are a part that only counts. Each part leaves out what it already
+covers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 from tailrace_contracts.events import SampledRow
 from tailrace_ingestion.domain.checks import Integers
 from tailrace_ingestion.domain.folds import ColumnFold
-from tailrace_ingestion.domain.parts import NOT_SERVED, OUTPUTS, SAMPLE, Facet, groups_of, sampled
+from tailrace_ingestion.domain.model import Shape
+from tailrace_ingestion.domain.parts import LATE, NOT_SERVED, OUTPUTS, SAMPLE, Facet, groups_of, sampled
 from tailrace_ingestion.domain.rows import Rows
 
 
@@ -47,6 +49,13 @@ class Part:
                 fold = self.columns[name] = ColumnFold.of(column, rows.shape.categories(name))
             fold.add(column, rows.valid)
 
+    def count(self, offsets: Integers) -> None:
+        """Count the events at these offsets, without columns."""
+        new = offsets[offsets > self.through_offset]
+        if len(new):
+            self.through_offset, self.dirty = int(new[-1]), True
+            self.events += len(new)
+
 
 @dataclass(slots=True)
 class Window:
@@ -72,7 +81,7 @@ class Window:
 
     def fold(self, rows: Rows, partition: int) -> None:
         """Fold rows of this window into every part that they belong to."""
-        self.revision, self.lateness = rows.shape.revision, rows.shape.lateness
+        self._take(rows.shape)
         plan = rows.shape.plan
         outputs = [name for name in OUTPUTS if name in rows.columns and name not in plan.features]
         names = outputs if rows.of_shadows else [*outputs, *plan.sliced]
@@ -89,6 +98,14 @@ class Window:
         for number, features in enumerate(plan.chunks):
             self._add(Facet(chunk=number + 1), rows, features)
         self._sample(rows, partition)
+
+    def count_late(self, shape: Shape, offsets: Integers) -> None:
+        """Count events that came while this window was the newest, too late for their own."""
+        self._take(shape)
+        self.part(LATE, int(offsets[0])).count(offsets)
+
+    def _take(self, shape: Shape) -> None:
+        self.revision, self.lateness = shape.revision, shape.lateness
 
     def _add(self, facet: Facet, rows: Rows, names: Iterable[str]) -> None:
         part = self.part(facet, int(rows.offsets[0]))
