@@ -274,6 +274,21 @@ async def test_any_split_counts_every_event_once_in_its_window_or_as_late(
         assert late_in_one > 0
 
 
+async def test_a_backlog_with_late_events_is_in_its_windows_when_they_are_forgotten() -> None:
+    """Read in one go after a break, a late event would close windows of which the partials are still to come."""
+    events = [event(n, days=n - (28 if n % 10 == 9 else 0)) for n in range(200)]
+    believed = {"clock": "stream", "max_ahead_days": 365, "max_behind_days": 365}
+    spec = rain_spec(time=believed, monitors={"window_days": 10, "allowed_lateness_days": 5})
+    windows, newest = ModelWindows("rain"), dict[int, WindowSummarised]()
+    for each in await _lives(on(events), 50, [], spec):
+        windows.apply(each, 1000)
+        newest |= {(found.window.start - START).days: found for found in windows.due(TIMING, 0, 1)}
+        windows.forget(TIMING)
+    assert len(windows.windows) < len(newest) == 20
+    assert (sum(each.late for each in newest.values()), windows.too_late) == (20, 0)
+    assert sum(each.events for each in newest.values()) == 180
+
+
 async def test_many_events_however_split_stay_within_the_bounds_of_their_sketches() -> None:
     """At sizes at which sketches are no longer exact, quantiles, distinct counts and frequent values would be further off."""
     size, random_ = 24_000, np.random.default_rng(5)

@@ -43,7 +43,7 @@ INSTRUMENTS = (
     Instrument(
         "tailrace_late_events",
         "gauge",
-        "Valid events since the beginning that were too late for their window: forwarded, in no statistics but `late`.",
+        "Valid events too late for their window: `late` of the windows that are kept, until these are forgotten.",
         ("model",),
     ),
     Instrument(

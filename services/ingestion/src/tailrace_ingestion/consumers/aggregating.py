@@ -78,8 +78,8 @@ class Aggregating:
                 self._windows(partial.model).restore(partial)
         for model in before.keys() - self._models.keys():
             self._metrics.forget("tailrace_late_events", model=model)
-        for model, windows in self._models.items():
-            self._metrics.gauge("tailrace_late_events", windows.late, model=model)
+        for model in self._models:
+            self._tell_late(model)
 
     def partial(self, record: Record, tables: Tables) -> None:
         """Take a partial in. Raises PoisonEvent for a record that is none."""
@@ -102,12 +102,12 @@ class Aggregating:
             )
             windows.too_late = 0
         over = windows.forget(timing)
+        for old in over:
+            tables.keep_partial(record_key(old), None)
         if over or self._monotonic() - self._kept_at.get(partial.model, float("-inf")) >= self._window_seconds:
             self._kept_at[partial.model] = self._monotonic()
             tables.keep_model(partial.model, windows.dump())
-        for old in over:
-            tables.keep_partial(record_key(old), None)
-        self._metrics.gauge("tailrace_late_events", windows.late, model=partial.model)
+        self._tell_late(partial.model)
 
     def due(self) -> list[Outgoing]:
         """What is to be published now."""
@@ -122,6 +122,9 @@ class Aggregating:
     def open_windows(self) -> int:
         """Windows in hand."""
         return sum(len(windows.windows) for windows in self._models.values())
+
+    def _tell_late(self, model: str) -> None:
+        self._metrics.gauge("tailrace_late_events", self._models[model].late, model=model)
 
     def _windows(self, model: str) -> ModelWindows:
         return self._models.setdefault(model, ModelWindows(model))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from operator import itemgetter
 
 import numpy as np
 
@@ -141,13 +142,14 @@ class SourceBook:
     def publish(self) -> Iterator[PartialSummarised]:
         """Fold what waits; give a partial for each part that changed; forget windows that are over.
 
-        The last partial of each model tells its new watermark, so that no window closes upon half of what is published.
+        The last partial of each model tells its new watermark, so that no window closes upon half of what is published;
+        those before tell, at most, where their window begins, so older windows come first.
         """
         self.fold()
         self._published_through = self.read_through
         changed = [
             (key, window, facet, part)
-            for key, window in self.windows.items()
+            for key, window in sorted(self.windows.items(), key=itemgetter(0))
             for facet, part in window.parts.items()
             if part.dirty
         ]

@@ -48,16 +48,13 @@ class ModelState(Struct):
     """What must outlive the windows.
 
     `closed` are the starts of kept windows that were given out as closed, with the sum of through-offsets that they had;
-    `forgotten` is the newest end of those that are kept no more. `late` are the late events of windows that
-    are kept, and of those that were dropped last, in case that the tables still have them; `late_before` of all others.
+    `forgotten` is the newest end of those that are kept no more.
     """
 
     first_ms: int = 0
     forgotten: float = -1e18
     sources: dict[int, Source] = msgspec.field(default_factory=dict)
     closed: dict[float, int] = msgspec.field(default_factory=dict)
-    late: dict[str, int] = msgspec.field(default_factory=dict)
-    late_before: int = 0
 
 
 class Timing(NamedTuple):
@@ -111,7 +108,6 @@ class ModelWindows:
         window = self.windows.setdefault(key, MergedWindow())
         window.parts[partial.source.partition, partial.part] = partial
         window.changed = self.state.closed.get(key.start) != window.through()
-        self._note_late(key)
 
     def apply(self, partial: PartialSummarised, arrived_ms: int) -> bool:
         """Merge a partial in; False when it says nothing new (an old one, or one for a window long forgotten).
@@ -131,19 +127,12 @@ class ModelWindows:
             return False
         window.parts[source] = partial
         window.changed = True
-        self._note_late(key)
         return True
 
     @property
     def late(self) -> int:
-        """Late events since the beginning."""
-        return self.state.late_before + sum(self.state.late.values())
-
-    def _note_late(self, key: WindowKey) -> None:
-        """Keep how many events were late in a window: that only grows, however often and in whatever order it is told."""
-        late = sum(part.late for part in self.windows[key].parts.values())
-        if late > self.state.late.get(_span(key), 0):
-            self.state.late[_span(key)] = late
+        """Late events in the windows that are kept."""
+        return sum(part.late for window in self.windows.values() for part in window.parts.values())
 
     def _hear(self, partial: PartialSummarised, arrived_ms: int) -> int:
         """Take note of its source; the last offset that was covered before."""
@@ -182,11 +171,7 @@ class ModelWindows:
                 yield merged(window.parts.values(), timing.sample_rows, closed=False)
 
     def forget(self, timing: Timing) -> list[PartialSummarised]:
-        """Drop windows that were given out as closed and are long over; the partials that need not be stored any more.
-
-        The state is stored before they are removed: it has their late events, whatever the tables keep of them.
-        """
-        self._forget_late()
+        """Drop windows that were given out as closed and are long over; the partials that need not be stored any more."""
         closed_to, sure_to = (self._watermark(timing.sources, silence) for silence in (timing.idle, timing.gone))
         over = sorted(key for key in self.windows if self._kept_until(key, timing) <= closed_to)
         held = [key for key in over if self._kept_until(key, timing) > sure_to]
@@ -198,22 +183,12 @@ class ModelWindows:
             self.state.forgotten = max(self.state.forgotten, key.end)
         return dropped
 
-    def _forget_late(self) -> None:
-        """Add up the late events of windows that were dropped an earlier time, and so are in no table any more."""
-        if self.state.late:
-            for span in self.state.late.keys() - set(map(_span, self.windows)):
-                self.state.late_before += self.state.late.pop(span)
-
     def _kept_until(self, key: WindowKey, timing: Timing) -> float:
         return key.end + timing.lateness + max(timing.lateness, key.end - key.start)
 
     def _is_told(self, key: WindowKey) -> bool:
         """Whether it was given out as closed, as it is now."""
         return self.state.closed.get(key.start) == self.windows[key].through()
-
-
-def _span(key: WindowKey) -> str:
-    return f"{key.start}..{key.end}"
 
 
 def merged(parts: Iterable[PartialSummarised], sample_rows: int, *, closed: bool) -> WindowSummarised:
