@@ -172,9 +172,9 @@ async def test_an_unseen_category_can_be_refused() -> None:
 @pytest.mark.parametrize("name", ["pressure", "sky"])
 async def test_a_missing_value_meets_its_policy(name: str, policy: str) -> None:
     """Values that the spec takes as missing would be parked, or counted as something else; or the spec's refusal be ignored."""
-    kinds = {"pressure": {"type": "numerical"}, "sky": {"type": "categorical", "categories": ["clear", "grey"]}}
-    spec = rain_spec(features=[{"name": each, "on_missing": policy} | kind for each, kind in kinds.items()])
-    document = features(wind=...) | {"features": {"pressure": 1000.5, "sky": "grey"} | {name: None}}
+    pressure = {"type": "numerical", "name": "pressure", "on_missing": policy}
+    sky = {"type": "categorical", "name": "sky", "categories": ["clear", "grey"], "on_missing": policy}
+    spec, document = rain_spec(features=[pressure, sky]), features(wind=..., **{name: None})
     book = SourceBook(Log(TOPIC, 0))
     outcome = await checked(raw(document), specs=FixedSpecs(applied(spec)), book=book)
     assert [parked.code for parked in outcome.parked] == (["missing-value"] if policy == "reject" else [])
