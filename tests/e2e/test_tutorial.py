@@ -49,12 +49,16 @@ def with_ports(text: str, tailrace: Running) -> str:
 
 def commands(folder: Path, tailrace: Running) -> dict[str, str]:
     """An environment in which `uv run` finds this virtual environment's tailrace and python."""
+    return environment(tailrace.home.folder) | {"PATH": path_with_uv(folder)}
+
+
+def path_with_uv(folder: Path) -> str:
+    """Where programs are found, among them a `uv run` that runs what this virtual environment has."""
     stand_in = folder / "bin" / "uv"
     stand_in.parent.mkdir()
     stand_in.write_text('#!/bin/sh\nshift\nexec "$@"\n')
     stand_in.chmod(0o755)
-    path = os.pathsep.join([str(stand_in.parent), str(Path(TAILRACE).parent), os.environ["PATH"]])
-    return environment(tailrace.home.folder) | {"PATH": path}
+    return os.pathsep.join([str(stand_in.parent), str(Path(TAILRACE).parent), os.environ["PATH"]])
 
 
 def typed(script: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

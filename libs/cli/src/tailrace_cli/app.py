@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 import typer
 
-from tailrace_cli.commands import alerts, audit, dead_letters, demo, events, machine, models, rollout
+from tailrace_cli.commands import alerts, audit, dead_letters, demo, events, inference, machine, models, rollout
 from tailrace_cli.connection import CommandError
 from tailrace_cli.output import complain
 from tailrace_client import PublishError
@@ -41,6 +41,7 @@ COMMANDS: Commands = {
     "mute": alerts.mute_alerts,
     "unmute": alerts.unmute_alerts,
     "mutes": alerts.list_mutes,
+    "infer": inference.infer,
     "send": events.send,
     "coverage": events.coverage,
     "explanation": events.explanation,
@@ -59,6 +60,7 @@ AUDIT: Commands = {"list": audit.list_entries, "verify": audit.verify, "export":
 def main() -> None:
     """Run the command line; a mistake of the user's or the machine's becomes one sentence."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it would say first what the sentence says
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports home by default; services inherit this
     try:
         assembled()()

@@ -1,4 +1,4 @@
-"""Publish predictions and labels from a Python program.
+"""Publish predictions and labels from a Python program, and ask models over Kafka (`InferenceClient`).
 
     from datetime import UTC, datetime
     from tailrace_client import Publisher
@@ -17,6 +17,15 @@
 `acks=all` and an idempotent producer, and `flush` (or leaving the `with` block) returns when the broker has all of them.
 """
 
+from tailrace_client.inference import InferenceClient, InferenceError, InferenceRefused, NoReply
 from tailrace_client.publisher import AsyncPublisher, Publisher, PublishError
 
-__all__ = ["AsyncPublisher", "PublishError", "Publisher"]
+__all__ = [
+    "AsyncPublisher",
+    "InferenceClient",
+    "InferenceError",
+    "InferenceRefused",
+    "NoReply",
+    "PublishError",
+    "Publisher",
+]

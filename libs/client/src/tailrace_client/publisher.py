@@ -96,7 +96,7 @@ class AsyncPublisher:
                 entity=entity,
             )
         except ValidationError as error:
-            raise PublishError(_sentence("prediction", error)) from None
+            raise PublishError(sentence("prediction", error)) from None
         await self.publish(PREDICTIONS, question, event)
         return question
 
@@ -105,7 +105,7 @@ class AsyncPublisher:
         try:
             event = LabelGiven(prediction_id=prediction_id, model=model, time=time or datetime.now(UTC), label=label)
         except ValidationError as error:
-            raise PublishError(_sentence("label", error)) from None
+            raise PublishError(sentence("label", error)) from None
         await self.publish(LABELS, prediction_id, event)
 
     async def publish(self, topic: str, key: str, event: Event) -> None:
@@ -244,7 +244,8 @@ class Publisher:
         self.stop()
 
 
-def _sentence(what: str, error: ValidationError) -> str:
+def sentence(what: str, error: ValidationError) -> str:
+    """What is wrong with an event, in one sentence."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{what}: {where}: {first['msg']}, found {first['input']!r}"
