@@ -122,6 +122,9 @@ async def test_whole_corpus_against_a_process_with_real_models(site: Site) -> No
             for each in corpus():
                 await refused(wire, each, model)
         wire.close()
+        for size in (100_001, 400_000, 1_500_000):  # clients that send all before they read
+            answer = await client.post("/v2/models/rain/infer", content=b" " * size)
+            assert answer.status_code == 413, size
         assert (await client.get("/v2/health/ready")).json() == {"ready": True}
         assert await answers(client) == before
     assert process.ended is None

@@ -18,6 +18,7 @@ from tailrace_contracts.events import Event, FeatureValue, PredictionMade
 from tailrace_runtime.testing import record
 from tailrace_serving.answering import Front, Limits
 from tailrace_serving.app import capture_of, explanations_of
+from tailrace_serving.bodies import DROPPED_BODIES
 from tailrace_serving.capture import Capture
 from tailrace_serving.consumers import Loader
 from tailrace_serving.domain.arms import Table
@@ -437,19 +438,26 @@ async def test_refusal_is_one_sentence(
     assert serving.events.events == []
 
 
-async def test_body_is_read_no_further_than_its_limit(serving: Serving) -> None:
-    """If it failed, one caller without a content length could fill the memory."""
+async def test_body_is_kept_no_further_than_its_limit(serving: Serving) -> None:
+    """If it failed, one caller without a content length could fill the memory, or keep the service reading for ever."""
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
         while sent < 10_000_000:
             sent += 10_000
-            yield b" " * 10_000
+            yield bytes(10_000)
 
-    answer = await serving.client.post("/v2/models/rain/infer", content=endless())
+    tracemalloc.start()
+    try:
+        answer = await serving.client.post("/v2/models/rain/infer", content=endless())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert answer.status_code == 413
-    assert sent <= 120_000
+    limit = serving.limits.max_body_bytes
+    assert limit * DROPPED_BODIES <= sent <= limit * (DROPPED_BODIES + 2)
+    assert most < 1_500_000  # less than was sent
 
 
 async def test_method_is_refused(serving: Serving) -> None:

@@ -164,7 +164,11 @@ class Answering(Generic[RequestT]):
             return
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        rest = _CLOSE in reply.headers and reply.status != STATUS["too-slow"]
+        await send({"type": "http.response.body", "body": reply.body, "more_body": rest})
+        if rest:
+            await incoming.drop_the_rest()
+            await send({"type": "http.response.body", "body": b""})
 
     async def whole(self, model: str, body: bytes) -> Reply:
         """Answer one request, whose body is here."""
@@ -271,6 +275,6 @@ def _refusal(refused: Refused) -> Reply:
     headers = [_JSON]
     if refused.kind in {"busy", "unavailable"}:
         headers.append(_RETRY)
-    if refused.kind in {"busy", "too-large", "too-slow", "unsupported"}:  # the rest of the body is not read
+    if refused.kind in {"busy", "too-large", "too-slow", "unsupported"}:  # the rest of the body is of no use
         headers.append(_CLOSE)
     return Reply(STATUS[refused.kind], _ENCODE({"error": refused.sentence}), headers)

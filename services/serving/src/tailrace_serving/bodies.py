@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from tailrace_serving.domain.refusal import Refused, brief
 
 HEADER_LENGTH = b"inference-header-content-length"
+DROPPED_BODIES, DROPPING_SECONDS = 16, 5.0
+"""How much of a body that is refused is still received, in bodies of the largest size, and for how long."""
 T = TypeVar("T")
 
 
@@ -54,12 +57,13 @@ class Whole:
 class Arriving:
     """A body that comes over the wire."""
 
-    __slots__ = ("_max_bytes", "_receive", "_scope")
+    __slots__ = ("_ended", "_max_bytes", "_receive", "_scope")
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
         self._scope = scope
         self._receive = receive
         self._max_bytes = max_bytes
+        self._ended = False
 
     @property
     def trace(self) -> bytes | None:
@@ -68,11 +72,24 @@ class Arriving:
 
     async def read(self) -> Body:
         """The whole body. Raises Refused over the limit or for an encoding that is not spoken, and WentAway."""
-        return await read(self._scope, self._receive, self._max_bytes)
+        return await read(self._scope, self._next, self._max_bytes)
 
     async def while_awaited(self, work: Coroutine[Any, Any, T]) -> T:
         """What work comes to that takes long enough to be worth a look after the client. Raises WentAway."""
         return await while_awaited(self._receive, work)
+
+    async def drop_the_rest(self) -> None:
+        """Read on for a while and keep nothing: a client that is cut off while it sends would not see its answer."""
+        left = DROPPED_BODIES * self._max_bytes
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DROPPING_SECONDS):
+                while left > 0 and not self._ended:
+                    left -= len((await self._next()).get("body", b""))
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._ended = not message.get("more_body")  # also where the client is gone
+        return message
 
 
 Incoming = Whole | Arriving
