@@ -3,28 +3,32 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tailrace_contracts.events import EventParked, ExampleLabelled, WindowSummarised
-from tailrace_contracts.ranges import LogRanges
+from tailrace_contracts.ranges import LogRange, LogRanges
 from tailrace_ingestion import app
 from tailrace_ingestion.main import HTTP_IN, TOPICS_IN
 from tailrace_ingestion.settings import IngestionSettings
-from tailrace_ingestion.testing import START, Deployment, label, prediction
+from tailrace_ingestion.testing import START, Deployment, applied, label, prediction
 from tailrace_runtime.archive import archived_run
 from tailrace_runtime.errors import RangeUnavailable
 from tailrace_runtime.log import read_ranges
 from tailrace_runtime.objects import ObjectStore
-from tailrace_runtime.records import Outgoing, Record
+from tailrace_runtime.records import Outgoing, Record, outgoing
 from tailrace_runtime.service import Service, ServiceFailed
-from tailrace_testing import eventually
+from tailrace_runtime.topics import create_all
+from tailrace_testing import OwnBroker, eventually
 
 Running = Callable[..., AbstractAsyncContextManager[Service]]
 
@@ -32,6 +36,11 @@ Running = Callable[..., AbstractAsyncContextManager[Service]]
 @pytest.fixture
 def running(deployment: Deployment) -> Running:
     """Runs the service, with some of its roles, while a block runs."""
+    return running_on(deployment)
+
+
+def running_on(deployment: Deployment) -> Running:
+    """Runs the service on this deployment."""
 
     @asynccontextmanager
     async def run(*roles: str, **changes: Any) -> AsyncIterator[Service]:
@@ -167,28 +176,81 @@ async def test_the_archive_gives_log_ranges_back(deployment: Deployment, running
     async with running("validate", "archive", archive_seconds=0.2, archive_merge_files=2) as service:
         for wave in range(3):
             await deployment.publish(*(prediction(n) for n in range(wave * 40, wave * 40 + 40)))
-
-            async def archived(through: int = wave * 40 + 40) -> bool:
-                found = [archived_run(key) for key in await objects.list("archive/predictions")]
-                offsets = {
-                    (each.partition, at)
-                    for each in found
-                    if each
-                    for at in range(each.from_offset, each.through_offset + 1)
-                }
-                return len(offsets) >= through
-
-            await eventually(archived)
+            await eventually(partial(archived, objects, wave * 40 + 40))
         await eventually(lambda: service.metrics.value("tailrace_archive_merged_total", topic="predictions") >= 2)
     before = await deployment.records("predictions")
     assert all(record.headers for record in before)
     whole = LogRanges.of_offsets((record.log, record.offset) for record in before)
-    await forget(deployment.settings, {each.partition: each.through_offset // 2 for each in whole})
-    assert await read(deployment.settings, whole, objects) == before
-    await forget(deployment.settings, {each.partition: each.through_offset + 1 for each in whole})
-    assert await read(deployment.settings, whole, objects) == before
+    for ends in ({each.partition: part(each) for each in whole} for part in (_half, _all)):
+        await forget(deployment.settings, ends)
+        assert await begins(deployment.settings, ends) == ends
+        assert await read(deployment.settings, whole, objects) == before
     with pytest.raises(RangeUnavailable, match="no longer on Kafka"):
         await read(deployment.settings, whole, ObjectStore.from_url("memory:///"))
+
+
+def _half(whole: LogRange) -> int:
+    return whole.through_offset // 2
+
+
+def _all(whole: LogRange) -> int:
+    return whole.through_offset + 1
+
+
+@pytest.mark.timeout(400)
+async def test_the_archive_gives_back_what_kafka_has_deleted_from_its_disk(
+    broker_of_its_own: Callable[[], OwnBroker], tmp_path: Path
+) -> None:
+    """The archive would be read back only as long as Kafka still has the files."""
+    broker = broker_of_its_own()
+    settings = IngestionSettings(
+        kafka_bootstrap=broker.bootstrap,
+        object_store=(tmp_path / "objects").as_uri(),
+        state_dir=tmp_path / "state",
+        archive_seconds=0.2,
+    )
+    await create_all(settings)
+    await configure(settings, {"segment.ms": "1", "file.delete.delay.ms": "0"})
+    deployment, objects = Deployment(settings), ObjectStore.from_url(settings.object_store)
+    await deployment.producer.start()
+    await deployment.send(outgoing(applied(), "model-specs", "rain"))
+    async with running_on(deployment)("validate", "archive"):
+        for wave in range(3):
+            await deployment.publish(*(prediction(n) for n in range(wave * 40, wave * 40 + 40)))
+            await eventually(partial(archived, objects, wave * 40 + 40), seconds=60)
+    await deployment.producer.stop()
+    before = await deployment.records("predictions")
+    whole = LogRanges.of_offsets((record.log, record.offset) for record in before)
+    segments = [broker.kafka.folder / "data" / f"predictions-{each.partition}" / f"{0:020}.log" for each in whole]
+    assert all(segment.stat().st_size for segment in segments)
+    await forget(settings, {each.partition: _all(each) for each in whole})
+    broker.stop()
+    broker.start()  # Kafka looks for segments to delete half a minute after its start, and every five minutes
+    await eventually(lambda: not any(segment.exists() for segment in segments), seconds=200)
+    assert await begins(settings, {each.partition for each in whole}) == {each.partition: _all(each) for each in whole}
+    assert await read(settings, whole, objects) == before
+
+
+async def archived(objects: ObjectStore, records: int) -> bool:
+    """Whether the archive has so many records of `predictions`."""
+    runs = [run for key in await objects.list("archive/predictions") if (run := archived_run(key))]
+    offsets = {(each.partition, at) for each in runs for at in range(each.from_offset, each.through_offset + 1)}
+    return len(offsets) >= records
+
+
+async def configure(settings: IngestionSettings, changes: dict[str, str]) -> None:
+    """Change the settings of the topic `predictions`."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.topic("predictions"), changes)])
+    await admin.close()
+
+
+async def begins(settings: IngestionSettings, partitions: Iterable[int]) -> dict[int, int]:
+    """Where each partition of `predictions` begins on Kafka now."""
+    logs = [TopicPartition(settings.topic("predictions"), each) for each in partitions]
+    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap) as consumer:
+        return {log.partition: offset for log, offset in (await consumer.beginning_offsets(logs)).items()}
 
 
 async def read(settings: IngestionSettings, ranges: LogRanges, objects: ObjectStore) -> list[Record]:
