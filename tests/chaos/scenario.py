@@ -56,6 +56,7 @@ class Scenario:
     folder: Path
     seed: int
     say: Say
+    alone_after_seconds: float = ALONE_AFTER_SECONDS
     members: dict[str, list[Member]] = field(default_factory=dict)
 
     async def begin(self, groups: Mapping[str, int]) -> None:
@@ -114,7 +115,7 @@ class Scenario:
             waited = time.monotonic() - began
             if waited > STRIKE_SECONDS:
                 raise AssertionError(f"{victim.name} did not come to the point {name!r} ({point})")
-            if waited > ALONE_AFTER_SECONDS and not alone:
+            if waited > self.alone_after_seconds and not alone:
                 alone = True
                 for other in others:
                     other.kill()
