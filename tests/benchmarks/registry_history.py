@@ -3,8 +3,9 @@
     uv run python -m tests.benchmarks.registry_history --versions 100000
 
 A real PostgreSQL is filled with versions that each were champion once; the newest is champion, the one before in shadow.
-Then the HTTP API is asked for moments chosen at random, one request after the other. The figure is the time of a
-request, in milliseconds. Last, the registry reads comparisons and commands, each a record with a transaction of its own,
+Each learned from 2,000 examples of four partitions, ten newer than the one before. Then the HTTP API is asked, one request after
+the other, for moments and records chosen at random: who answered then, how the versions stood then, which saw this record. The
+figure is the time of a request, in milliseconds. Last, the registry reads comparisons and commands, each a record with a transaction of its own,
 as its consumer does: an undecided comparison, a promotion of an old version, a rollback.
 """
 
@@ -17,6 +18,7 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -32,7 +34,9 @@ from tailrace_registry.testing import NOON, a_candidate, a_command, a_comparison
 from tailrace_runtime.database import Database, provision
 from tailrace_runtime.testing import FixedClock, record
 
-REQUESTS = 500
+REQUESTS = 300
+BETWEEN, LEARNED = 10, 2_000
+"""Examples of a partition between two versions, and those that each learned from."""
 DECISIONS = 20
 
 
@@ -51,12 +55,29 @@ async def fill(database: Database, count: int) -> None:
         await sql.execute(
             """
             insert into versions (model, version, run_id, stage, fits, event)
-            select 'rain', n, 'run-' || n, 'retired', true, jsonb_set($1::jsonb, '{version}', to_jsonb(n))
+            select 'rain', n, 'run-' || n, 'retired', true,
+                jsonb_set(jsonb_set($1::jsonb, '{version}', to_jsonb(n)), '{lineage,trained_on}', (
+                    select jsonb_agg(jsonb_build_object('topic', 'labelled-examples', 'partition', p,
+                        'from_offset', n * $3, 'through_offset', n * $3 + $4)) from generate_series(0, 3) p
+                ))
             from generate_series(1, $2::integer) n
             """,
             version.model_dump_json(),
             count,
+            *(BETWEEN, LEARNED),
         )
+        await sql.execute(
+            """
+            insert into moves (model, version, sequence, stage, moved_at)
+            select 'rain', n, 3 * (n - $1) + k - 10, (array['registered', 'champion', 'retired'])[k],
+                $2::timestamptz + (n + k / 3) * interval '1 minute'
+            from generate_series(1, $1::integer) n, generate_series(1, 3) k where n < $1 or k < 3
+            """,
+            count,
+            NOON,
+        )
+        await sql.execute("analyze versions")
+        await sql.execute("analyze moves")
         for number, stage in ((count, "champion"), (count - 1, "shadow")):
             await sql.execute(
                 "update versions set stage = $2, event = jsonb_set(event, '{stage}', to_jsonb($2::text)) where version = $1",
@@ -77,17 +98,30 @@ async def fill(database: Database, count: int) -> None:
         )
 
 
-async def asked(api: httpx.AsyncClient, path: str, count: int, moments: random.Random) -> list[float]:
-    """Milliseconds of each request."""
-    spent = []
-    for _ in range(REQUESTS):
-        moment = NOON + timedelta(minutes=moments.uniform(1, count))
+async def asked(api: httpx.AsyncClient, count: int, chance: random.Random) -> dict[str, list[float]]:
+    """Milliseconds of each request, by what was asked; every answer is checked."""
+    spent: dict[str, list[float]] = {}
+
+    async def ask(what: str, path: str, **query: str) -> Any:
         began = time.perf_counter()
-        answer = await api.get(path, params={"as_of": moment.isoformat(), "limit": "1"})
-        spent.append((time.perf_counter() - began) * 1000)
-        (deployment,) = answer.json()["deployments"]
-        if deployment["champion"] != int((moment - NOON).total_seconds() // 60):
-            raise SystemExit(f"at {moment} the API names {deployment['champion']}")
+        answer = await api.get(f"/v1/models/rain{path}", params=query)
+        spent.setdefault(what, []).append((time.perf_counter() - began) * 1000)
+        return answer.raise_for_status().json()
+
+    for _ in range(REQUESTS):
+        moment = NOON + timedelta(minutes=chance.uniform(2, count))
+        number, then = int((moment - NOON).total_seconds() // 60), {"as_of": moment.isoformat()}
+        (deployment,) = (await ask("who answered at a moment", "/deployments", limit="1", **then))["deployments"]
+        lines = (await ask("100 versions as of a moment", "/versions", **then))["versions"]
+        champion = await ask("the champion of a moment, whole", "/versions/champion", **then)
+        offset = chance.randrange(LEARNED, count * BETWEEN)
+        saw = (await ask("100 versions that saw a record", "/versions", saw=f"labelled-examples[2]@{offset}"))[
+            "versions"
+        ]
+        found = (deployment["champion"], lines[0]["version"], lines[1]["stage"], champion["version"]["version"])
+        newest = min(offset // BETWEEN, count)
+        if found != (number, number, "retired", number) or saw[0]["version"] != newest:
+            raise SystemExit(f"at {moment} the API says {found}, and {saw[0]['version']} for {newest}")
     return spent
 
 
@@ -120,7 +154,7 @@ async def run(count: int) -> None:
         await fill(database, count)
         transport = httpx.ASGITransport(create_api(PostgresShelf(database), a_desk()))
         async with httpx.AsyncClient(transport=transport, base_url="http://registry") as api:
-            spent = await asked(api, "/v1/models/rain/deployments", count, random.Random(7))
+            spent = await asked(api, count, random.Random(7))
             began = time.perf_counter()
             (await api.get("/v1/models/rain")).raise_for_status()
             page = (time.perf_counter() - began) * 1000
@@ -129,10 +163,10 @@ async def run(count: int) -> None:
     print(f"load average {os.getloadavg()[0]:.1f}; the model's own page took {page:.0f} ms")
     for what, each in decisions.items():
         print(f"{what}: median {statistics.median(each):.1f} ms, slowest {max(each):.1f} ms of {len(each)}")
-    cuts = statistics.quantiles(spent, n=100)
-    print(
-        f"{count:,} versions, {REQUESTS} moments: p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms, p99 {cuts[98]:.1f} ms"
-    )
+    print(f"{count:,} versions, {REQUESTS} requests each:")
+    for what, each in spent.items():
+        cuts = statistics.quantiles(each, n=100)
+        print(f"{what}: p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms, p99 {cuts[98]:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def test_a_model_is_audited_from_its_spec_to_a_file_that_can_be_checked(tailrace
     spec, file = tmp_path / "audited.yaml", tmp_path / "audit.jsonl"
     spec.write_text(yaml.safe_dump(SPEC | {"model": "audited"}))
     assert tailrace.run("apply", str(spec), "--reason", "for the audit").returncode == 0
-    assert tailrace.run("promote", "audited", "7").returncode == 1
+    assert tailrace.run("promote", "audited", "7", "--reason", "a try").returncode == 1
     listed = tailrace.json("audit", "list", "audited")
     assert [(each["action"], each["outcome"]) for each in listed] == [("apply-spec", "done"), ("promote", "refused")]
     assert tailrace.run("audit", "verify").stdout.startswith("intact: ")

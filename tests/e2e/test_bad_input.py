@@ -130,7 +130,7 @@ def test_too_large_a_body(tailrace: Running) -> None:
 def test_a_command_to_nobody(tailrace: Running) -> None:
     """A typing error in a model's name would look as if it had worked."""
     for arguments in (("promote", "nobody-knows", "1"), ("rollback", "nobody-knows"), ("train", "nobody-knows")):
-        done = tailrace.run(*arguments)
+        done = tailrace.run(*arguments, "--reason", "a try")
         assert done.returncode == 1
         assert "nobody-knows" in done.stderr
         assert "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ from tailrace_registry.adapters.postgres import PostgresBooks, PostgresShelf
 from tailrace_registry.adapters.rows import topics_out
 from tailrace_registry.app import batch_handlers
 from tailrace_registry.main import TOPICS_IN, TOPICS_OUT
+from tailrace_registry.ports import Which
 from tailrace_registry.testing import NOON, a_candidate, a_command, a_revision, a_spec, an_alert
 from tailrace_runtime.database import Database, provision
 from tailrace_runtime.testing import FixedClock, record
@@ -75,7 +76,7 @@ async def test_many_writers_at_once(processes: list[Process]) -> None:
         candidates.tell("candidate-trained", *(a_candidate(f"run-{n}") for n in range(20)), first=1),
         *(revisions.tell("revision-trained", a_revision("river", n), first=n) for n in range(20)),
     )
-    *_, first = found = await commands.shelf.versions("rain")
+    *_, first = found = await commands.shelf.versions("rain", Which())
     assert sorted(each.version for each in found) == list(range(1, 22))
     assert first.revision == 19
     deployments = await commands.shelf.deployments("rain", None, 1000)

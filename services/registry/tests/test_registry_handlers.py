@@ -37,7 +37,7 @@ from tailrace_registry.app import batch_handlers
 from tailrace_registry.domain.commands import run_of
 from tailrace_registry.handlers import COMMANDS
 from tailrace_registry.main import TOPICS_IN, TOPICS_OUT
-from tailrace_registry.ports import Books, Shelf
+from tailrace_registry.ports import Books, Shelf, Which
 from tailrace_registry.testing import (
     NOON,
     MemoryBooks,
@@ -84,7 +84,7 @@ class Desk:
 
     async def stages(self) -> dict[int, str]:
         """Each version of `rain` with its stage."""
-        return {each.version: each.stage for each in reversed(await self.shelf.versions("rain"))}
+        return {each.version: each.stage for each in reversed(await self.shelf.versions("rain", Which()))}
 
     async def answer(self, command_id: str) -> AuditRecorded:
         """The one answer to a command."""
@@ -541,7 +541,7 @@ async def test_versions_are_found_by_a_record_that_they_learned_from(desk: Desk)
     shelf = desk.shelf
 
     async def found(**wanted: Any) -> list[int]:
-        return [version.version for version in await shelf.versions("rain", **wanted)]
+        return [version.version for version in await shelf.versions("rain", Which(**wanted))]
 
     assert await found() == [3, 2, 1]
     assert (await found(before=3), await found(limit=1), await found(before=1)) == ([2, 1], [3], [])
@@ -549,6 +549,24 @@ async def test_versions_are_found_by_a_record_that_they_learned_from(desk: Desk)
         assert await found(saw=Trigger(topic="labelled-examples", partition=2, offset=offset)) == expected
     assert await found(saw=Trigger(topic="labels", partition=2, offset=12)) == []
     assert (await shelf.knows("rain"), await shelf.knows("snow")) == (True, False)
+
+
+async def test_versions_are_found_as_they_stood_at_a_moment(desk: Desk) -> None:
+    """History would name the stages of today."""
+    await applied(desk)
+    await desk.tell("candidate-trained", a_candidate("a"), a_candidate("b"))
+    desk.clock.advance(3600)
+    await desk.tell("candidate-trained", a_candidate("c"))
+    await desk.tell("registry-commands", a_command(PromoteVersion(version=2), command_id="p", reason="x"))
+
+    async def stood(minutes: int, **wanted: Any) -> list[tuple[int, str]]:
+        which = Which(as_of=NOON + timedelta(minutes=minutes), **wanted)
+        return [(each.version, each.stage) for each in await desk.shelf.versions("rain", which)]
+
+    assert await stood(-1) == []
+    assert await stood(0) == await stood(59) == [(2, "shadow"), (1, "champion")]
+    assert await stood(60) == [(3, "shadow"), (2, "champion"), (1, "retired")]
+    assert await stood(60, before=3, limit=1) == [(2, "champion")]
 
 
 async def test_comparisons_of_two_versions_are_found(desk: Desk) -> None:

@@ -167,7 +167,7 @@ async def test_missing_is_404_with_a_sentence(api: httpx.AsyncClient, path: str,
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/models/rain/versions/two",
+        "/v1/models/rain/versions/Two",
         "/v1/models/rain/versions/0",
         "/v1/models/rain/versions?saw=labels",
         "/v1/models/rain/versions?before=0",

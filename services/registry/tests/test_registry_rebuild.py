@@ -42,6 +42,7 @@ TABLES = {
     "revisions": "model, run_id",
     "deployments": "model, sequence",
     "mutes": "model, sequence",
+    "moves": "model, version, sequence",
     "evidence": "model, kind, event_id",
     "audit": "sequence",
     "audit_head": "sequence",
@@ -74,7 +75,7 @@ async def emptied(registry: Deployment) -> None:
     async with registry.database() as sql:
         tables = await sql.fetch("select tablename from pg_tables where schemaname = 'registry'")
         await sql.execute("drop table " + ", ".join(row["tablename"] for row in tables) + " cascade")
-        await sql.execute("drop function audit_is_for_ever")
+        await sql.execute("drop function audit_is_for_ever, learned_from, offsets_learned")
 
 
 async def outbox_is_empty(registry: Deployment) -> None:

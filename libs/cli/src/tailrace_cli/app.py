@@ -14,7 +14,18 @@ from typing import Any
 import structlog
 import typer
 
-from tailrace_cli.commands import alerts, audit, dead_letters, demo, events, inference, machine, models, rollout
+from tailrace_cli.commands import (
+    alerts,
+    audit,
+    dead_letters,
+    demo,
+    events,
+    inference,
+    lineage,
+    machine,
+    models,
+    rollout,
+)
 from tailrace_cli.connection import CommandError
 from tailrace_cli.output import complain
 from tailrace_client import PublishError
@@ -34,6 +45,9 @@ COMMANDS: Commands = {
     "promote": rollout.promote,
     "reject": rollout.reject,
     "rollback": rollout.rollback,
+    "alias": rollout.alias,
+    "unalias": rollout.unalias,
+    "lineage": lineage.lineage,
     "pause": rollout.pause,
     "resume": rollout.resume,
     "train": rollout.train,

@@ -25,8 +25,11 @@ from tailrace_contracts.events import (
     RejectVersion,
     ResumeRollout,
     RollbackModel,
+    SetAlias,
     TrainModel,
+    UnsetAlias,
 )
+from tailrace_registry.asking import ModelName, Problem
 from tailrace_registry.domain.commands import subject_of
 from tailrace_registry.ports import CommandLog, Keyring, Shelf
 from tailrace_runtime.clock import Clock
@@ -37,7 +40,6 @@ MAX_TOKEN_CHARACTERS = 4_096
 _JSON = "application/json"
 _CLOSE = {"connection": "close"}
 
-ModelName = Annotated[str, Path(description="the model's name")]
 Reason = Annotated[
     str,
     Field(
@@ -84,18 +86,39 @@ class ModelCommand(_Asked):
     command: Literal["rollback", "pause", "resume", "train"]
 
 
-Asked = Annotated[VersionCommand | ModelCommand, Field(discriminator="command")]
-_ASKED: TypeAdapter[VersionCommand | ModelCommand] = TypeAdapter(Asked)
+Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="a name for a version")]
+
+
+class SetAliasCommand(_Asked):
+    """A name for a version, from now on."""
+
+    command: Literal["set-alias"]
+    alias: Alias
+    version: Whole = Field(ge=1, le=2**31 - 1)
+
+
+class UnsetAliasCommand(_Asked):
+    """A name is taken away."""
+
+    command: Literal["unset-alias"]
+    alias: Alias
+
+
+AnyCommand = VersionCommand | ModelCommand | SetAliasCommand | UnsetAliasCommand
+Asked = Annotated[AnyCommand, Field(discriminator="command")]
+_ASKED: TypeAdapter[AnyCommand] = TypeAdapter(Asked)
+_FORMS = (VersionCommand, ModelCommand, SetAliasCommand, UnsetAliasCommand)
 _PLAIN: dict[str, type[RollbackModel | PauseRollout | ResumeRollout | TrainModel]] = {
     "rollback": RollbackModel,
     "pause": PauseRollout,
     "resume": ResumeRollout,
     "train": TrainModel,
 }
+_COMMANDS = ("promote", "reject", *_PLAIN, "set-alias", "unset-alias")
 _BODY = {
     "requestBody": {
         "required": True,
-        "content": {_JSON: {"schema": {"oneOf": [m.model_json_schema() for m in (VersionCommand, ModelCommand)]}}},
+        "content": {_JSON: {"schema": {"oneOf": [m.model_json_schema() for m in _FORMS]}}},
     },
     "security": [{"token": []}],
 }
@@ -107,12 +130,6 @@ class Desk(NamedTuple):
     log: CommandLog
     clock: Clock
     keyring: Keyring | None = None
-
-
-class Problem(BaseModel):
-    """What is wrong, in one sentence."""
-
-    error: str
 
 
 class CommandTaken(BaseModel):
@@ -158,7 +175,7 @@ def command_routes(shelf: Shelf, desk: Desk) -> APIRouter:
 
     @api.post("/models/{model}/commands", status_code=202, openapi_extra=_BODY)
     async def give(model: ModelName, request: Request) -> CommandTaken:
-        """Promote, reject, roll back, pause, resume or train. Needs a token (`Authorization: Bearer …`) and a reason."""
+        """Promote, reject, roll back, pause, resume, train or name a version. Needs a token (`Authorization: Bearer …`) and a reason."""
         actor = _actor(desk.keyring, request)
         asked = _read(await _body(request))
         if not await shelf.knows(model):
@@ -231,14 +248,14 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _read(body: bytes) -> VersionCommand | ModelCommand:
+def _read(body: bytes) -> AnyCommand:
     try:
         return _ASKED.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in {*_PLAIN, "promote", "reject"}) or "the body"
+        where = ".".join(str(part) for part in first["loc"] if part not in _COMMANDS) or "the body"
         if first["type"].startswith("union_tag"):
-            _unacceptable(f"command: expected one of promote, reject, {', '.join(_PLAIN)}")
+            _unacceptable(f"command: expected one of {', '.join(_COMMANDS)}")
         _unacceptable(f"{where}: {first['msg'][:200]}")
 
 
@@ -246,13 +263,17 @@ def _unacceptable(sentence: str) -> NoReturn:
     raise HTTPException(422, sentence)
 
 
-def _issued(model: str, actor: str, asked: VersionCommand | ModelCommand, now: datetime) -> CommandIssued:
+def _issued(model: str, actor: str, asked: AnyCommand, now: datetime) -> CommandIssued:
     command: Command
-    if isinstance(asked, VersionCommand):
-        kind = PromoteVersion if asked.command == "promote" else RejectVersion
-        command = kind(version=asked.version)
-    else:
-        command = _PLAIN[asked.command]()
+    match asked:
+        case VersionCommand(command=name, version=version):
+            command = (PromoteVersion if name == "promote" else RejectVersion)(version=version)
+        case SetAliasCommand(alias=alias, version=version):
+            command = SetAlias(alias=alias, version=version)
+        case UnsetAliasCommand(alias=alias):
+            command = UnsetAlias(alias=alias)
+        case ModelCommand(command=plain):
+            command = _PLAIN[plain]()
     identity = new_id() if asked.id is None else _digest(model, actor, asked.id)
     return CommandIssued(
         command_id=f"http-{identity}", model=model, command=command, issued_by=actor, reason=asked.reason, time=now

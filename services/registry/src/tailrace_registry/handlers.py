@@ -31,8 +31,33 @@ from tailrace_registry.domain.rollout import compare, register, revised
 from tailrace_registry.ports import Entry
 from tailrace_runtime.errors import PoisonEvent
 
-COMMANDS = ("apply-spec", "promote", "reject", "rollback", "pause", "resume", "train", "mute-alerts", "unmute-alerts")
+COMMANDS = (
+    "apply-spec",
+    "promote",
+    "reject",
+    "rollback",
+    "pause",
+    "resume",
+    "train",
+    "mute-alerts",
+    "unmute-alerts",
+    "set-alias",
+    "unset-alias",
+)
 """What can be asked for."""
+
+
+_A_VERSION, _AN_ALIAS = "a version, a whole number from 1", "an alias of small letters, digits and hyphens"
+_NEEDS = {
+    "promote": _A_VERSION,
+    "reject": _A_VERSION,
+    "mute-alerts": (
+        f"an owner and an end (until, a time with its offset); its kinds are {', '.join(get_args(AlertKind))}"
+    ),
+    "unmute-alerts": "a mute_id",
+    "set-alias": f"{_AN_ALIAS}, and {_A_VERSION}",
+    "unset-alias": _AN_ALIAS,
+}
 
 
 async def obey_command(issued: CommandIssued, entry: Entry, now: datetime) -> None:
@@ -75,15 +100,8 @@ def _fault_of(document: dict[str, Any]) -> str:
                 parse_spec(spec, "spec")
             except SpecError as error:
                 return str(error)
-        case {"command": str(name)} if name in {"promote", "reject"}:
-            return f"the command {name} needs a version, a whole number from 1"
-        case {"command": "mute-alerts"}:
-            return (
-                "the command mute-alerts needs an owner and an end (until, a time with its offset); "
-                f"its kinds are {', '.join(get_args(AlertKind))}"
-            )
-        case {"command": "unmute-alerts"}:
-            return "the command unmute-alerts needs a mute_id"
+        case {"command": str(name)} if name in _NEEDS:
+            return f"the command {name} needs {_NEEDS[name]}"
         case {"command": str(name)}:
             return f"the registry knows {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]}, and not {name}"
         case _:

@@ -1,56 +1,36 @@
 """The registry's HTTP API, for people and tools: what can be read, and it has these routes and no others.
 
-Everything is changed by commands on the topic `registry-commands`, so that every change has one way in and one audit
+Versions stand in `version_routes`. Everything is changed by commands on the topic `registry-commands`, so that every change has one way in and one audit
 trail; those that come over HTTP (`command_routes`) go there too. An error is `{"error": "one sentence"}` with its status.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Path, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel
 from starlette.exceptions import HTTPException
 
+from tailrace_contracts.aliases import aliases_of
 from tailrace_contracts.events import (
-    ArmsCompared,
     AuditRecorded,
     CanaryArm,
     DeploymentChanged,
     Event,
-    GateJudged,
     Mute,
     SpecApplied,
-    Stage,
-    VersionChanged,
 )
-from tailrace_contracts.ranges import LogRanges, Trigger
 from tailrace_contracts.spec import ModelSpec
-from tailrace_registry.command_routes import Desk, ModelName, Problem, command_routes
+from tailrace_registry.asking import ERRORS, Limit, ModelName, check_known, missing
+from tailrace_registry.command_routes import Desk, command_routes
 from tailrace_registry.domain.model import Model, arms_of
 from tailrace_registry.ports import Shelf
+from tailrace_registry.version_routes import version_routes
 from tailrace_runtime.errors import RetryLater
-
-Before = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="only versions numbered below this")]
-Place = Annotated[
-    str | None,
-    Query(
-        pattern=r"^[a-z-]+\[\d{1,9}\]@\d{1,18}$",
-        description="a record, as `topic[partition]@offset`: only versions that learned from it",
-    ),
-]
-Limit = Annotated[int, Query(ge=1, le=1000, description="at most this many")]
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "there is no such model or version"},
-    422: {"model": Problem, "description": "a part of the path or the query is not what it should be"},
-    503: {"model": Problem, "description": "the database is away"},
-}
 
 
 class ModelLine(BaseModel):
@@ -78,51 +58,8 @@ class ModelPage(ModelLine):
     spec: ModelSpec
     spec_history: list[SpecApplied]
     deployment: DeploymentChanged | None
-
-
-class VersionLine(BaseModel):
-    """One version in the list."""
-
-    version: int
-    stage: Stage
-    learner: str
-    continual: bool
-    revision: int
-    examples: int
-    metrics: dict[str, float]
-    gates: tuple[GateJudged, ...]
-    time: AwareDatetime
-
-
-class Versions(BaseModel):
-    """A model's versions, newest first."""
-
-    model: str
-    versions: list[VersionLine]
-
-
-class Compared(BaseModel):
-    """Two versions side by side: what was found on the same examples, and in what they were made differently."""
-
-    model: str
-    a: VersionLine
-    b: VersionLine
-    metrics: dict[str, tuple[float | None, float | None]]
-    parameters: dict[str, tuple[Any, Any]]
-    """Only those that differ."""
-    spec_revisions: tuple[int, int]
-    code_versions: tuple[str, str]
-    parents: tuple[int | None, int | None]
-    only_a_saw: LogRanges
-    only_b_saw: LogRanges
-    comparisons: list[ArmsCompared]
-
-
-class VersionPage(BaseModel):
-    """One version whole: artefact, lineage, and every move that it made with its evidence."""
-
-    version: VersionChanged
-    history: list[AuditRecorded]
+    aliases: dict[str, int]
+    """Every name that means a version now."""
 
 
 class Deployments(BaseModel):
@@ -188,62 +125,17 @@ def _line(model: Model) -> dict[str, object]:
     }
 
 
-def _version_line(version: VersionChanged) -> VersionLine:
-    return VersionLine.model_validate({**dict(version), "examples": version.lineage.examples})
-
-
 def _document(event: Event) -> dict[str, object]:
     return event.model_dump(mode="json")
 
 
-def _missing(reason: str) -> NoReturn:
-    raise HTTPException(404, reason)
-
-
 async def _find(shelf: Shelf, name: str) -> Model:
     model = await shelf.model(name)
-    return model if model is not None else _missing(f"there is no model {name}")
-
-
-async def _check_known(shelf: Shelf, name: str) -> None:
-    if not await shelf.knows(name):
-        _missing(f"there is no model {name}")
-
-
-async def _version(shelf: Shelf, model: str, number: int) -> VersionChanged:
-    await _check_known(shelf, model)
-    found = await shelf.versions(model, before=number + 1, limit=1)
-    return found[0] if found and found[0].version == number else _missing(f"{model} has no version {number}")
-
-
-def _trigger(place: str) -> Trigger:
-    topic, partition, offset = re.split(r"[\[\]@]+", place)
-    return Trigger(topic=topic, partition=int(partition), offset=int(offset))
-
-
-def _side_by_side(a: VersionChanged, b: VersionChanged, comparisons: list[ArmsCompared]) -> Compared:
-    one, other = a.lineage, b.lineage
-    names = sorted(one.parameters.keys() | other.parameters.keys())
-    pairs = {name: (one.parameters.get(name), other.parameters.get(name)) for name in names}
-    return Compared(
-        model=a.model,
-        a=_version_line(a),
-        b=_version_line(b),
-        metrics={
-            name: (a.metrics.get(name), b.metrics.get(name)) for name in sorted(a.metrics.keys() | b.metrics.keys())
-        },
-        parameters={name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
-        spec_revisions=(one.spec_revision, other.spec_revision),
-        code_versions=(one.code_version, other.code_version),
-        parents=(one.parent_version, other.parent_version),
-        only_a_saw=one.trained_on - other.trained_on,
-        only_b_saw=other.trained_on - one.trained_on,
-        comparisons=comparisons,
-    )
+    return model if model is not None else missing(f"there is no model {name}")
 
 
 def model_routes(shelf: Shelf) -> APIRouter:
-    """What is so now: models and versions."""
+    """What is so now."""
     api = APIRouter(prefix="/v1", responses=ERRORS)
 
     @api.get("/models")
@@ -257,29 +149,8 @@ def model_routes(shelf: Shelf) -> APIRouter:
         found = await _find(shelf, model)
         history = await shelf.specs(model)
         page = {"spec": found.spec, "spec_history": history, "deployment": found.deployment}
+        page["aliases"] = aliases_of(found.deployment, found.newest)
         return ModelPage.model_validate({**_line(found), **page})
-
-    @api.get("/models/{model}/versions")
-    async def versions(model: ModelName, before: Before = None, limit: Limit = 100, saw: Place = None) -> Versions:
-        """A model's versions, newest first; of those that learned from one record, if it is named."""
-        await _check_known(shelf, model)
-        found = await shelf.versions(model, before=before, limit=limit, saw=_trigger(saw) if saw else None)
-        return Versions(model=model, versions=[_version_line(version) for version in found])
-
-    @api.get("/models/{model}/versions/{version}")
-    async def one_version(model: ModelName, version: Annotated[int, Path(ge=1)]) -> VersionPage:
-        """One version with its lineage and its moves."""
-        found = await _version(shelf, model, version)
-        history = await shelf.audit(model, f"version {version}", 0, 1000)
-        return VersionPage(version=found, history=history)
-
-    @api.get("/models/{model}/versions/{version}/compare/{other}")
-    async def compare(
-        model: ModelName, version: Annotated[int, Path(ge=1)], other: Annotated[int, Path(ge=1)]
-    ) -> Compared:
-        """Two versions side by side."""
-        a, b = await _version(shelf, model, version), await _version(shelf, model, other)
-        return _side_by_side(a, b, await shelf.compared(model, version, other))
 
     @api.get("/models/{model}/mutes")
     async def mutes(model: ModelName) -> Mutes:
@@ -297,13 +168,13 @@ def history_routes(shelf: Shelf) -> APIRouter:
     @api.get("/models/{model}/deployments")
     async def deployments(model: ModelName, as_of: AwareDatetime | None = None, limit: Limit = 100) -> Deployments:
         """Who answered when, and why; newest first."""
-        await _check_known(shelf, model)
+        await check_known(shelf, model)
         return Deployments(model=model, deployments=await shelf.deployments(model, as_of, limit))
 
     @api.get("/models/{model}/evidence")
     async def evidence(model: ModelName, limit: Limit = 100) -> EvidenceList:
         """What decisions rested on, newest first."""
-        await _check_known(shelf, model)
+        await check_known(shelf, model)
         lines = [
             EvidenceLine(kind=each.kind, event_id=each.event_id, said_at=each.said_at, event=_document(each.event))
             for each in await shelf.evidence(model, limit)
@@ -315,7 +186,7 @@ def history_routes(shelf: Shelf) -> APIRouter:
         """What was asked, decided and refused, oldest first."""
         entries = await shelf.audit(model, None, after, limit)
         if not entries:
-            await _check_known(shelf, model)
+            await check_known(shelf, model)
         return AuditPage(model=model, entries=entries)
 
     @api.get("/audit/verify")
@@ -365,6 +236,7 @@ def create_api(shelf: Shelf, desk: Desk) -> FastAPI:
     """The application: the routes of this module, errors as sentences, and no pages that nobody asked for."""
     app = FastAPI(title="Tailrace registry", version="1", docs_url=None, redoc_url=None)
     app.include_router(model_routes(shelf))
+    app.include_router(version_routes(shelf))
     app.include_router(history_routes(shelf))
     app.include_router(command_routes(shelf, desk))
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's documentation says to

@@ -122,6 +122,15 @@ class Evidenced(NamedTuple):
     event: Event
 
 
+class Which(NamedTuple):
+    """Which versions of a model: numbered below `before`, that learned from the record `saw`, registered `as_of` a moment."""
+
+    before: int | None = None
+    limit: int = 1000
+    saw: Trigger | None = None
+    as_of: datetime | None = None
+
+
 class Shelf(Protocol):
     """The books, for readers."""
 
@@ -137,10 +146,8 @@ class Shelf(Protocol):
         """Whether there is such a model."""
         ...
 
-    async def versions(
-        self, model: str, *, before: int | None = None, limit: int = 1000, saw: Trigger | None = None
-    ) -> list[VersionChanged]:
-        """Versions, newest first: those numbered below `before`, and of those that learned from the record `saw`."""
+    async def versions(self, model: str, which: Which) -> list[VersionChanged]:
+        """Versions, newest first. As of a moment: those registered by then, with the stage and the time of their last move."""
         ...
 
     async def compared(self, model: str, a: int, b: int) -> list[ArmsCompared]:

@@ -25,13 +25,13 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
-from tailrace_contracts.ranges import Log, LogRange, LogRanges, Trigger
+from tailrace_contracts.ranges import Log, LogRange, LogRanges
 from tailrace_contracts.spec import ModelSpec, parse_spec
 from tailrace_registry.command_routes import Desk
-from tailrace_registry.domain.model import ACTING, Model
+from tailrace_registry.domain.model import ACTING, LEGAL, Model
 from tailrace_registry.domain.noted import EvidenceName, unfaithful, vouched
 from tailrace_registry.domain.rollback import is_about
-from tailrace_registry.ports import Entry, Evidenced
+from tailrace_registry.ports import Entry, Evidenced, Which
 from tailrace_runtime.errors import RetryLater
 from tailrace_runtime.records import Record
 from tailrace_runtime.testing import FixedClock
@@ -178,17 +178,26 @@ class MemoryBooks:
         """Whether there is such a model."""
         return name in self._pages.models
 
-    async def versions(
-        self, model: str, *, before: int | None = None, limit: int = 1000, saw: Trigger | None = None
-    ) -> list[VersionChanged]:
+    async def versions(self, model: str, which: Which) -> list[VersionChanged]:
         """Versions, newest first."""
         known = self._pages.models[model].versions if model in self._pages.models else {}
         found = [
-            version
+            then
             for number, version in sorted(known.items(), reverse=True)
-            if (before is None or number < before) and (saw is None or saw in version.lineage.trained_on)
+            if (which.before is None or number < which.before)
+            and (which.saw is None or which.saw in version.lineage.trained_on)
+            and (then := self._then(version, which.as_of)) is not None
         ]
-        return found[:limit]
+        return found[: which.limit]
+
+    def _then(self, version: VersionChanged, as_of: datetime | None) -> VersionChanged | None:
+        if as_of is None:
+            return version
+        entries: list[AuditRecorded] = self._pages.of(AuditRecorded)
+        name = (version.model, f"version {version.version}")
+        moves = [e for e in entries if (e.model, e.subject) == name and e.action in LEGAL and e.time <= as_of]
+        last = {"stage": moves[-1].action, "time": moves[-1].time, "gates": ()} if moves else {}
+        return version.model_copy(update=last) if moves else None
 
     async def compared(self, model: str, a: int, b: int) -> list[ArmsCompared]:
         """Comparisons of two versions, oldest first."""

@@ -57,7 +57,7 @@ def mute_alerts(
 def unmute_alerts(
     model: Model,
     mute: Annotated[str, typer.Argument(help="The mute's id, as `tailrace mutes` shows it.")],
-    reason: Reason = "",
+    reason: Reason,
 ) -> None:
     """End a mute before its time."""
     tell(model, UnmuteAlerts(mute_id=mute), reason)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tailrace_cli.commands.options import AsJson, Model, Reason
+from tailrace_cli.commands.options import AsJson, Model, OptionalReason
 from tailrace_cli.commands.rollout import tell
 from tailrace_cli.connection import run
 from tailrace_cli.output import say, show
@@ -18,7 +18,7 @@ from tailrace_contracts.events import ApplySpec, VersionChanged
 
 def apply(
     spec: Annotated[Path, typer.Argument(help="A model spec in YAML; see docs/reference/model-spec.md.")],
-    reason: Reason = "",
+    reason: OptionalReason = "",
 ) -> None:
     """Make a YAML file the spec of its model: checked here, then by the registry, then in force everywhere."""
     loaded = load_spec(spec)

@@ -10,4 +10,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Model = Annotated[str, typer.Argument(help="The model's name, as `tailrace models` shows it.")]
 OneModel = Annotated[str | None, typer.Argument(help="Only of this model.")]
 OfModel = Annotated[str, typer.Option("--model", help="Only those of this model.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit log.")]
+
+
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise typer.BadParameter("say why, in a few words")
+    return reason
+
+
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit log.", callback=_said)]
+OptionalReason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit log.")]

@@ -21,8 +21,10 @@ from tailrace_contracts.events.commands import (
     RejectVersion,
     ResumeRollout,
     RollbackModel,
+    SetAlias,
     TrainModel,
     UnmuteAlerts,
+    UnsetAlias,
 )
 from tailrace_contracts.events.dead_letters import EventParked, EventReplayed
 from tailrace_contracts.events.decoding import EVENTS, AnyEvent, decode
@@ -132,6 +134,7 @@ __all__ = [
     "RollbackModel",
     "SampledRow",
     "ServingMeasured",
+    "SetAlias",
     "Slice",
     "SpecApplied",
     "SpecTookEffect",
@@ -140,6 +143,7 @@ __all__ = [
     "TrainingProgressed",
     "TrainingRequested",
     "UnmuteAlerts",
+    "UnsetAlias",
     "Value",
     "VersionChanged",
     "WindowSpan",

@@ -73,6 +73,24 @@ class UnmuteAlerts(Value):
     mute_id: Identifier
 
 
+AliasName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+
+
+class SetAlias(Value):
+    """Give a version a name, or another version a name that there is."""
+
+    command: Literal["set-alias"] = "set-alias"
+    alias: AliasName
+    version: int = Field(ge=1)
+
+
+class UnsetAlias(Value):
+    """Take a name away."""
+
+    command: Literal["unset-alias"] = "unset-alias"
+    alias: AliasName
+
+
 Command = Annotated[
     ApplySpec
     | PromoteVersion
@@ -82,7 +100,9 @@ Command = Annotated[
     | ResumeRollout
     | TrainModel
     | MuteAlerts
-    | UnmuteAlerts,
+    | UnmuteAlerts
+    | SetAlias
+    | UnsetAlias,
     Field(discriminator="command"),
 ]
 

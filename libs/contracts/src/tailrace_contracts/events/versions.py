@@ -79,6 +79,7 @@ class DeploymentChanged(Event):
     )
     returned: bool = Field(default=False, description="the champion answers again, because another was rolled back")
     paused: dict[Line, str] = Field(default={}, description="lines whose automatic promotions are paused, and why")
+    aliases: dict[str, int] = Field(default={}, description="names that people gave to versions")
     reason: str
     evidence: tuple[Evidence, ...] = ()
     time: AwareDatetime

@@ -515,7 +515,7 @@ function drawMutes(list, { model, mutes }) {
       {},
       element("div", { class: "head" }, element("strong", {}, what), element("small", {}, `until ${moment(mute.until)}`)),
       element("p", {}, mute.reason),
-      element("small", {}, `owned by ${mute.owner}; end it with `, element("code", {}, `tailrace unmute ${model} ${mute.mute_id}`)),
+      element("small", {}, `owned by ${mute.owner}; end it with `, element("code", {}, `tailrace unmute ${model} ${mute.mute_id} --reason …`)),
     );
   };
   feed(list, mutes, entry, "");

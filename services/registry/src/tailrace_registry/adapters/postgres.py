@@ -27,24 +27,27 @@ from tailrace_contracts.events import (
     SpecApplied,
     VersionChanged,
 )
-from tailrace_contracts.ranges import Trigger
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.adapters.journal import Change, Noted, announce, execute, row_of, store
 from tailrace_registry.adapters.rows import (
     ACTING,
     MODELS,
     VERSIONS,
+    VERSIONS_NOW,
+    VERSIONS_THAT_SAW,
+    VERSIONS_THEN,
     TopicsOut,
     any_event,
     event_of,
     kept,
     model_of,
     newest_revision,
+    version_of_row,
     written,
 )
 from tailrace_registry.domain.model import Model
 from tailrace_registry.domain.noted import EvidenceName, unfaithful, vouched
-from tailrace_registry.ports import Entry, Evidenced
+from tailrace_registry.ports import Entry, Evidenced, Which
 from tailrace_runtime.database import Connection, Database
 from tailrace_runtime.errors import RetryLater
 from tailrace_runtime.records import Record
@@ -234,24 +237,20 @@ class PostgresShelf:
             sql = "select exists (select from models where name = $1 and spec_revision > 0)"
             return bool(await connection.fetchval(sql, name))
 
-    async def versions(
-        self, model: str, *, before: int | None = None, limit: int = 1000, saw: Trigger | None = None
-    ) -> list[VersionChanged]:
+    async def versions(self, model: str, which: Which) -> list[VersionChanged]:
         """Versions, newest first. The lineage is looked through in place, so none but the found ones are read."""
-        sql = """
-            select event from versions
-            where model = $1 and ($2::integer is null or version < $2) and ($4::jsonb is null or jsonb_path_exists(
-                event,
-                '$.lineage.trained_on[*] ? (@.topic == $topic && @.partition == $partition
-                    && @.from_offset <= $offset && @.through_offset >= $offset)',
-                $4::jsonb
-            ))
-            order by version desc limit $3
-        """
-        place = None if saw is None else saw.model_dump_json()
         async with self._snapshot() as connection:
-            rows = await connection.fetch(sql, model, before, limit, place)
-        return [event_of(VersionChanged, row["event"]) for row in rows]
+            numbers = None
+            if which.saw is not None:
+                place = which.saw.model_dump_json()
+                saw = await connection.fetch(VERSIONS_THAT_SAW, model, which.saw.offset, place)
+                numbers = [row["version"] for row in saw]
+            asked = (model, which.before, which.limit, numbers)
+            if which.as_of is None:
+                rows = await connection.fetch(VERSIONS_NOW, *asked)
+            else:
+                rows = await connection.fetch(VERSIONS_THEN, *asked, which.as_of)
+        return [version_of_row(row) for row in rows]
 
     async def compared(self, model: str, a: int, b: int) -> list[ArmsCompared]:
         """Comparisons of two versions, oldest first."""

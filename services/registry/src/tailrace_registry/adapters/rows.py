@@ -21,7 +21,7 @@ from tailrace_contracts.events import (
     VersionChanged,
     decode,
 )
-from tailrace_registry.domain.model import Model
+from tailrace_registry.domain.model import LEGAL, Model
 from tailrace_runtime.records import Outgoing, event_headers
 
 Row = Mapping[str, Any]
@@ -43,6 +43,42 @@ VERSIONS = "select model, version, fits, event from versions"
 
 ACTING = "stage in ('registered', 'shadow', 'canary', 'champion')"
 """The versions that facts can still move; as the index on them has it."""
+
+
+VERSIONS_NOW = """
+select event from versions
+where model = $1 and ($2::integer is null or version < $2) and ($4::integer[] is null or version = any($4))
+order by version desc limit $3
+"""
+
+VERSIONS_THAT_SAW = """
+with likely as materialized (
+    select version, event from versions where model = $1 and offsets_learned(event) @> $2::bigint
+)
+select version from likely where learned_from(event, $3) order by version desc
+"""
+
+VERSIONS_THEN = """
+select v.event, m.stage, m.moved_at from versions v
+join lateral (
+    select stage, moved_at from moves
+    where model = v.model and version = v.version and moved_at <= $5 order by sequence desc limit 1
+) m on true
+where v.model = $1 and ($2::integer is null or v.version < $2) and ($4::integer[] is null or v.version = any($4))
+and v.version <= (
+    select version from moves where model = $1 and stage = 'registered' and moved_at <= $5 order by moved_at desc limit 1
+)
+order by v.version desc limit $3
+"""
+"""Versions that were registered by a moment, with the last move that each had made by then."""
+
+
+def version_of_row(row: Row) -> VersionChanged:
+    """A version, with the stage and the time of the move where the row says them. How its gates stood is not kept."""
+    version: VersionChanged = event_of(VersionChanged, row["event"])
+    if "stage" not in row.keys():  # noqa: SIM118  # a record of asyncpg looks for values otherwise
+        return version
+    return version.model_copy(update={"stage": row["stage"], "time": row["moved_at"], "gates": ()})
 
 
 def event_of(kind: type[Event], text: str) -> Any:
@@ -71,6 +107,7 @@ def model_of(row: Row, versions: Iterable[Row]) -> Model:
         standby=deployment.standby if deployment else None,
         returned=deployment.returned if deployment else False,
         paused=deployment.paused if deployment else {},
+        aliases=deployment.aliases if deployment else {},
         counted=row["counted"],
         muting=event_of(MutesChanged, row["muting"]) if row["muting"] else None,
     )
@@ -141,7 +178,21 @@ def statements(events: Sequence[Written], misfits: Collection[int]) -> list[Stat
     versions = [(each.event, each.text) for each in events if isinstance(each.event, VersionChanged)]
     versions.sort(key=lambda each: each[0].stage in {"canary", "champion"})
     done = [_version(event, text, fits=event.version not in misfits) for event, text in versions]
-    return done + [_STORED[type(event)](event, text) for event, text in events if type(event) in _STORED]
+    done += [_STORED[type(event)](event, text) for event, text in events if type(event) in _STORED]
+    return done + [
+        _move(each.event) for each in events if isinstance(each.event, AuditRecorded) and _is_move(each.event)
+    ]
+
+
+def _is_move(entry: AuditRecorded) -> bool:
+    return entry.action in LEGAL and entry.subject.startswith("version ")
+
+
+def _move(entry: AuditRecorded) -> Statement:
+    """What keeps the stage that a version went to, so that it can be asked for as of a moment."""
+    sql = "insert into moves (model, version, sequence, stage, moved_at) values ($1, $2, $3, $4, $5)"
+    version = int(entry.subject.removeprefix("version "))
+    return Statement(sql, (entry.model, version, entry.sequence, entry.action, entry.time))
 
 
 def kept(model: str, kind: str, event_id: str, each: Written) -> Statement:

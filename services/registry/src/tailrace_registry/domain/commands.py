@@ -23,12 +23,15 @@ from tailrace_contracts.events import (
     RejectVersion,
     ResumeRollout,
     RollbackModel,
+    SetAlias,
     TrainModel,
     UnmuteAlerts,
+    UnsetAlias,
 )
 from tailrace_contracts.spec import ModelSpec
 from tailrace_registry.domain.model import Decision, Model, inputs_of, refuse, stand
 from tailrace_registry.domain.mutes import mute_of, quieten
+from tailrace_registry.domain.naming import name_version
 from tailrace_registry.domain.rollback import version_before
 from tailrace_registry.domain.rollout import crown, return_to
 
@@ -40,7 +43,7 @@ def unknown_model(name: str) -> str:
 
 def named_by(command: Command) -> tuple[int, ...]:
     """The versions that a command is about."""
-    return (command.version,) if isinstance(command, PromoteVersion | RejectVersion) else ()
+    return (command.version,) if isinstance(command, PromoteVersion | RejectVersion | SetAlias) else ()
 
 
 def command_evidence(issued: CommandIssued) -> Evidence:
@@ -179,6 +182,8 @@ def obey(model: Model, issued: CommandIssued, now: datetime) -> Decision:
             return reject(model, number, issued)
         case MuteAlerts() | UnmuteAlerts():
             return quieten(model, issued.command, issued, now)
+        case SetAlias() | UnsetAlias():
+            return name_version(model, issued.command, issued.reason, command_evidence(issued))
         case plain:
             return _PLAIN[type(plain)](model, issued)
 
@@ -203,5 +208,7 @@ def subject_of(issued: CommandIssued) -> str:
             return mute_of(issued.command_id)
         case UnmuteAlerts(mute_id=mute_id):
             return mute_id
+        case SetAlias(alias=alias) | UnsetAlias(alias=alias):
+            return f"alias {alias}"
         case _:
             return "model"

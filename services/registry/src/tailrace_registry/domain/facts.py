@@ -164,6 +164,7 @@ def _deployment(decision: Decision, now: datetime) -> DeploymentChanged | None:
         shadows=arms.shadows,
         standby=arms.standby,
         paused=dict(arms.paused),
+        aliases=dict(arms.aliases),
         reason=decision.reason,
         evidence=decision.evidence,
         time=now,

@@ -83,6 +83,8 @@ class Model:
     """Whether the champion answers again because another was rolled back."""
     paused: Mapping[Line, str] = field(default_factory=dict)
     """Lines of which nothing is promoted automatically, and why."""
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    """Names that people gave to versions."""
     muting: MutesChanged | None = None
     """The mutes as they were announced last."""
     counted: int = 0
@@ -149,6 +151,7 @@ class Arms:
     shadows: tuple[int, ...]
     standby: int | None
     paused: Mapping[Line, str]
+    aliases: Mapping[str, int]
 
 
 def arms_of(model: Model) -> Arms:
@@ -156,14 +159,14 @@ def arms_of(model: Model) -> Arms:
     canary = (
         None if model.canary is None else CanaryArm(version=model.canary, percent=model.spec.rollout.canary_percent)
     )
-    return Arms(model.spec_revision, model.champion, canary, model.shadows, model.standby, model.paused)
+    return Arms(model.spec_revision, model.champion, canary, model.shadows, model.standby, model.paused, model.aliases)
 
 
 def arms_changed(model: Model) -> bool:
     """Whether the last deployment announced no longer says who answers. Nobody, never announced, is no change."""
     now, announced = arms_of(model), model.deployment
     if announced is None:
-        return (now.champion, now.canary, now.shadows, now.paused) != (None, None, (), {})
+        return (now.champion, now.canary, now.shadows, now.paused, now.aliases) != (None, None, (), {}, {})
     return now != Arms(
         announced.spec_revision,
         announced.champion,
@@ -171,6 +174,7 @@ def arms_changed(model: Model) -> bool:
         announced.shadows,
         announced.standby,
         announced.paused,
+        announced.aliases,
     )
 
 
