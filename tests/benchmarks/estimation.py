@@ -199,6 +199,25 @@ def _rows(part: Columns) -> tuple[Table, Floats]:
     return Table(values, np.zeros(len(names), dtype=np.bool_)), np.abs(part["label"] - part["prediction"])
 
 
+def coverage_of_numbers(seeds: int) -> None:
+    """How often intervals of a regression hold, over many streams, by how far the inputs have moved."""
+    moves = (0.0, 0.25, 0.5, 0.75, 1.0)
+    inside: dict[str, list[list[bool]]] = {name: [[] for _ in moves] for name in ("mae", "rmse")}
+    for seed in range(seeds):
+        columns = numbers([0.0, 0.0, *moves], 2, seed)
+        found, truth = ours_of_numbers(columns).figures, realised_of_numbers(columns)
+        for name, lists in inside.items():
+            ends = zip(found[name]["lower"], truth[name], found[name]["upper"], lists, strict=True)
+            for lower, real, upper, held in ends:
+                held.append(lower <= real <= upper)
+    print(
+        f"\nRegression, 95 % intervals that hold, {seeds} streams\n| inputs moved by, sd | MAE | RMSE |\n|---|---|---|"
+    )
+    for place, move in enumerate(moves):
+        shares = (sum(inside[name][place]) / seeds for name in ("mae", "rmse"))
+        print(f"| {move} | {' | '.join(f'{share:.0%}' for share in shares)} |", flush=True)
+
+
 def realised_of_numbers(columns: Columns) -> dict[str, list[float]]:
     """The exact figures of every chunk after the reference."""
     chunks, reference = parts(columns)
@@ -235,7 +254,15 @@ def main() -> None:
     """Print every table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--without-peer", action="store_true")
-    peers: list[Callable[[str, Columns], Result]] = [] if parser.parse_args().without_peer else [peer]
+    parser.add_argument(
+        "--streams", type=int, default=0, help="only how often a regression's intervals hold, on so many"
+    )
+    asked = parser.parse_args()
+    if asked.streams:
+        coverage_of_numbers(asked.streams)
+        print(f"\nload average {os.getloadavg()[0]:.1f}")
+        return
+    peers: list[Callable[[str, Columns], Result]] = [] if asked.without_peer else [peer]
     rows = employment()
     results = [ours(rows, recent=False), ours(rows, recent=True), *(ask("classification", rows) for ask in peers)]
     report("Employment", realised(rows), results)

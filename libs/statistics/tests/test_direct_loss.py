@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tailrace_statistics.direct_loss import Foretold, judged, mean_loss, root
+from tailrace_statistics.direct_loss import Foretold, HeldOut, judged, mean_loss, root
+
+SAME = np.full(5, 2.0)
+"""Learners that foretell the same for the window, whichever stretch they lack."""
 
 
 def test_labels_take_the_place_of_what_was_foretold() -> None:
@@ -32,7 +35,7 @@ def test_stretches_that_were_foretold_badly_widen_the_interval() -> None:
     wandering = steady + np.repeat([1.0, -1.0, 1.0, -1.0, 0.0], 200)
     rows = np.full(400, 2.0)
     foretold = np.full(1000, 2.0)
-    wide, narrow = (judged(2 + each, foretold, folds, rows).common for each in (wandering, steady))
+    wide, narrow = (judged(2 + each, HeldOut(foretold, folds), rows, SAME).common for each in (wandering, steady))
     assert wide > 100 * narrow
 
 
@@ -41,7 +44,7 @@ def test_a_small_sample_of_rows_is_a_source_of_error(sampled: int) -> None:
     """The interval of a window would not know that only some of its rows were looked at."""
     folds = np.array_split(np.arange(1000), 5)
     foretold = np.tile([1.0, 3.0], sampled // 2)
-    assert judged(np.ones(1000), np.ones(1000), folds, foretold).common == pytest.approx(1 / sampled)
+    assert judged(np.ones(1000), HeldOut(np.ones(1000), folds), foretold, SAME).common == pytest.approx(1 / sampled)
 
 
 def test_the_root_of_a_mean_square_has_the_roots_of_its_ends() -> None:
@@ -54,5 +57,17 @@ def test_where_errors_become_large_they_scatter_more() -> None:
     chance = np.random.default_rng(4)
     folds = np.array_split(np.arange(1000), 5)
     losses = np.abs(chance.normal(size=1000))
-    calm, storm = (judged(losses, np.full(1000, 0.8), folds, np.full(300, level)) for level in (0.8, 2.4))
+    calm, storm = (
+        judged(losses, HeldOut(np.full(1000, 0.8), folds), np.full(300, level), SAME) for level in (0.8, 2.4)
+    )
     assert storm.scatter == pytest.approx(9 * calm.scatter)
+
+
+def test_what_hangs_on_one_stretch_of_lessons_is_less_sure() -> None:
+    """Where inputs move to where few lessons are, the interval would stay as narrow as where they are many."""
+    folds = np.array_split(np.arange(1000), 5)
+    held_out, rows = HeldOut(np.full(1000, 2.0), folds), np.full(400, 2.0)
+    others = np.array([1.6, 1.8, 2.0, 2.2, 2.4])
+    sure, unsure = (judged(np.full(1000, 2.0), held_out, rows, each).common for each in (SAME, others))
+    assert sure == pytest.approx(0.0)
+    assert unsure == pytest.approx(4 / 5 * float(np.sum((others - 2.0) ** 2)))

@@ -167,7 +167,12 @@ async def test_inputs_that_become_hard_alert_before_any_label(world: World) -> N
     (alert,) = [each for each in await world.events(AlertRaised) if each.statistic.startswith("estimated")]
     assert (alert.kind, alert.threshold, alert.led_to) == ("performance", 0.6, "")
     assert alert.value < 0.6
-    assert alert.message.startswith("version 1 is estimated to be right on ")
+    said = "version 1 may be right less often than the 60.0% that the spec asks for: of 400 predictions of "
+    assert alert.message.startswith(said.replace("400", f"{ANSWERS:,}"))
+    assert f" (0 labelled) an estimated {(await of_month(world, 3))[0].estimates['accuracy'].value:.1%} are right" in (
+        alert.message
+    )
+    assert alert.message.endswith(f", and the 99% interval reaches down to {alert.value:.1%}")
 
 
 async def test_no_alert_where_the_spec_wants_none_and_no_estimate_where_it_is_switched_off(world: World) -> None:

@@ -37,6 +37,8 @@ from tailrace_monitoring.testing import (
     month_of,
     version,
 )
+from tailrace_statistics.direct_loss import Lessons, mean_loss
+from tailrace_statistics.multivariate import Table
 
 LOG = Log("labelled-examples", 2)
 WINDOWS = Log("feature-statistics", 0)
@@ -146,6 +148,9 @@ async def test_a_storm_is_foretold_alerted_on_and_corrected_by_labels(world: Wor
     (alert,) = [each for each in await world.events(AlertRaised) if each.statistic.startswith("estimated")]
     assert alert.since == first.cohort.start
     assert alert.statistic == "estimated mean absolute error, upper end"
+    assert alert.message.startswith(
+        "the mean absolute error of version 1 may be larger than the 0.8 that the spec allows: "
+    )
     await world.label(known, storm[:200])
     await world.label(known, storm[200:])
     _, half, whole = await world.of_month(3)
@@ -180,3 +185,16 @@ async def test_too_few_lessons_give_no_estimate(world: World) -> None:
     await world.label(known, month(0))
     await world.close(known, 1, month(1))
     assert not await world.events(PerformanceEstimated)
+
+
+def test_intervals_hold_about_as_often_as_they_say_where_inputs_moved() -> None:
+    """People would trust a 95 % interval that holds in half of the months."""
+    inside = []
+    for seed in range(6):
+        chance = np.random.default_rng(seed)
+        asked, window = chance.normal(size=(1_000, 3)), chance.normal(1.0, 1.0, size=(2_000, 3))
+        losses, realised = (np.abs(chance.normal(size=len(x)) * (0.5 + np.abs(x[:, 1]))) for x in (asked, window))
+        rows, sampled = (Table(x, np.zeros(3, dtype=np.bool_)) for x in (asked, window[:400]))
+        found = mean_loss(0.0, 0, 2_000, foretell(Lessons(rows, losses), sampled))
+        inside.append(found.lower <= float(realised.mean()) <= found.upper)
+    assert sum(inside) >= 5

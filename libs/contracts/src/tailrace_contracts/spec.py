@@ -281,7 +281,10 @@ class EstimationMonitor(_Part):
         default=20_000, gt=0, description="the newest cohorts with about so many are learned from"
     )
     min_events: int = Field(default=100, gt=0, description="smaller windows are not estimated")
-    confidence: Share = Field(default=0.95, description="with which an interval holds the realised performance")
+    confidence: Share = Field(
+        default=0.95,
+        description="with which an interval holds the realised figure, while equal inputs stay equally hard",
+    )
     realised_at: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.9, description="labelled share of a cohort from which on its performance counts as realised"
     )
@@ -334,7 +337,10 @@ class Monitors(_Part):
     allowed_lateness_days: float = Field(default=1, ge=0)
     expected_false_alarms: Annotated[str, Field(pattern=_PER_DAYS)] = Field(
         default="1 per 30 days",
-        description="alerts on features, predictions, labels and groups together, while nothing moves: `1 per 30 days`",
+        description=(
+            "drift alerts while nothing moves, on features, predictions, labels and groups together: `1 per 30 days`; "
+            "concept drift, performance and fairness have error rates of their own"
+        ),
     )
     sample_rows: int = Field(default=200, ge=0, le=2_000, description="rows of a window that are kept as a sample")
     drift: DriftMonitor | None = DriftMonitor()

@@ -6,8 +6,10 @@ mean loss that these inputs lead one to expect (NannyML publishes the same idea 
 equal inputs go on being equally hard: when the concept drifts, only labels show it.
 
 The interval is for the realised mean of a cohort: in it are the losses of single answers, which scatter about what is
-foretold; the window's rows being a sample; and how far the mean of a whole stretch of time lay from what was foretold
-for it by others, beyond what scattering explains.
+foretold; the window's rows being a sample; how far the mean of a whole stretch of time lay from what was foretold
+for it by others, beyond what scattering explains; and how much of what is foretold *for this window* hangs on one stretch of
+the lessons. The last is the delete-a-group jackknife (Quenouille 1956; Kott 2001), and is what widens the interval where
+the window's inputs lie where few lessons do.
 """
 
 from __future__ import annotations
@@ -41,12 +43,20 @@ class Foretold(NamedTuple):
     common: float
 
 
-def judged(losses: Array, unseen: Array, folds: Sequence[npt.NDArray[np.intp]], foretold: Array) -> Foretold:
+class HeldOut(NamedTuple):
+    """What was foretold for lessons by learners that lacked their stretch of time, and these stretches."""
+
+    unseen: Array
+    folds: Sequence[npt.NDArray[np.intp]]
+
+
+def judged(losses: Array, held_out: HeldOut, foretold: Array, others: Array) -> Foretold:
     """The mean of what is `foretold` for a window's rows, and how far it may be off.
 
-    `unseen` is what was foretold for the `losses` by what was learned without them. Large losses scatter more than small
-    ones, so the scatter about the two is taken in proportion to their squares.
+    `others` are the means that the learners without one stretch each foretell for the window. Large losses scatter more
+    than small ones, so the scatter about the two is taken in proportion to their squares.
     """
+    unseen, folds = held_out
     residuals, level = losses - unseen, float(np.mean(unseen**2))
     grown = float(np.mean(foretold**2)) / level if level > 0 and len(foretold) else 1.0
     scatter = float(residuals.var())
@@ -54,8 +64,9 @@ def judged(losses: Array, unseen: Array, folds: Sequence[npt.NDArray[np.intp]], 
     chance = np.array([scatter / max(len(fold), 1) for fold in folds])
     wandering = max(float(np.mean(means**2 - chance)), 0.0)
     sampled = float(foretold.var()) / max(len(foretold), 1)
-    learned = scatter / max(len(residuals), 1)
-    return Foretold(max(float(foretold.mean()), 0.0), grown * scatter, grown * (wandering + learned) + sampled)
+    jackknife = (len(others) - 1) * float(others.var()) if len(others) else 0.0
+    learned = max(jackknife, grown * scatter / max(len(residuals), 1))
+    return Foretold(max(float(foretold.mean()), 0.0), grown * scatter, grown * wandering + learned + sampled)
 
 
 def mean_loss(known: float, labelled: int, rest: int, foretold: Foretold, confidence: float = 0.95) -> Estimated:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tailrace_statistics.direct_loss import Foretold, Lessons, judged
+from tailrace_statistics.direct_loss import Foretold, HeldOut, Lessons, judged
 from tailrace_statistics.multivariate import Apart, Table, apart, halves
 
 TREES = 60
@@ -48,15 +48,16 @@ def tell_apart(one: Table, other: Table, seed: int) -> Apart:
 def foretell(lessons: Lessons, window: Table) -> Foretold:
     """The mean loss that a window's rows lead one to expect, learned from labelled rows in the order of time.
 
-    How far the answer may be off is seen on `FOLDS` stretches of time, each foretold by what was learned on the others.
+    How far the answer may be off is seen on `FOLDS` stretches of time, each foretold by what was learned on the others, and from
+    what each of these learners foretells for the window.
     """
     folds = np.array_split(np.arange(len(lessons.losses)), FOLDS)
-    unseen = np.concatenate(
-        [_learned(lessons, np.concatenate([*folds[:place], *folds[place + 1 :]])).predict(lessons.rows.values[fold])
-         for place, fold in enumerate(folds)]
-    )  # fmt: skip
+    without = [_learned(lessons, np.concatenate([*folds[:place], *folds[place + 1 :]])) for place in range(FOLDS)]
+    rows = lessons.rows.values
+    unseen = np.concatenate([each.predict(rows[fold]) for each, fold in zip(without, folds, strict=True)])
+    others = np.array([np.maximum(each.predict(window.values), 0.0).mean() for each in without])
     foretold = np.maximum(_learned(lessons, np.concatenate(folds)).predict(window.values), 0.0)
-    return judged(lessons.losses, unseen, folds, foretold)
+    return judged(lessons.losses, HeldOut(unseen, folds), foretold, others)
 
 
 def _learned(lessons: Lessons, chosen: Any) -> Any:

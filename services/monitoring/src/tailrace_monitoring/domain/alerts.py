@@ -118,20 +118,23 @@ def poor_performance(stamp: Stamp, cohort: Cohort, asked: Asked, since: datetime
 
 
 def poor_estimate(stamp: Stamp, found: PerformanceEstimated, risk: AtRisk) -> AlertRaised:
-    """Before its labels have come, a cohort may well be worse than the spec asks for."""
-    who, each = arm_title(found.arm, found.version), found.estimates[risk.figure]
-    doubt = f"; but {found.doubts[0]}" if found.doubts else ""
+    """Before its labels have come, a cohort may well be worse than the spec asks for: the interval reaches beyond it."""
+    who, value = arm_title(found.arm, found.version), found.estimates[risk.figure].value
     span = f"{found.events:,} predictions of {_day(found.cohort.start)} to {_day(found.cohort.end)}"
-    labelled = f"of which {found.labelled:,} are labelled"
+    on, sure = f"{span} ({found.labelled:,} labelled)", f"{found.confidence:.0%} interval"
     if risk.figure == "accuracy":
         statistic = "estimated accuracy, lower end"
-        likely = f"{each.value:.1%} ({each.lower:.1%} to {each.upper:.1%})"
-        said = f"{who} is estimated to be right on {likely} of {span}, {labelled}; the spec asks for {risk.limit:.1%}"
+        said = (
+            f"{who} may be right less often than the {risk.limit:.1%} that the spec asks for: "
+            f"of {on} an estimated {value:.1%} are right, and the {sure} reaches down to {risk.end:.1%}"
+        )
     else:
-        statistic = f"estimated {_ERRORS[risk.figure]}, upper end"
-        likely = f"{each.value:.4g} ({each.lower:.4g} to {each.upper:.4g})"
         error = _ERRORS[risk.figure]
-        said = f"the {error} of {who} is estimated at {likely} on {span}, {labelled}; the spec allows {risk.limit:g}"
+        statistic = f"estimated {error}, upper end"
+        said = (
+            f"the {error} of {who} may be larger than the {risk.limit:g} that the spec allows: "
+            f"on {on} it is estimated at {value:.4g}, and the {sure} reaches up to {risk.end:.4g}"
+        )
     return stamp.alert(
         "performance",
         who,
@@ -139,9 +142,9 @@ def poor_estimate(stamp: Stamp, found: PerformanceEstimated, risk: AtRisk) -> Al
         value=risk.end,
         threshold=risk.limit,
         since=found.cohort.start,
-        message=said + doubt,
+        message=said + (f" (the estimate is in doubt: {found.doubts[0]})" if found.doubts else ""),
         derived_from=found.derived_from,
-    ).model_copy(update={"estimated": True})
+    )
 
 
 def _span(cohort: Cohort, since: datetime) -> str:
