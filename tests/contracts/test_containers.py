@@ -158,6 +158,14 @@ def test_compose_lets_serving_drain(composed: dict[str, Any]) -> None:
     assert int(serving["stop_grace_period"].removesuffix("s")) >= seconds_to_stop(drain)
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_keeps_its_state(service: str, composed: dict[str, Any]) -> None:
+    """A container that replaces another would begin anew: another member of its groups, losses that nobody counts."""
+    (state,) = [each for each in composed[service]["volumes"] if each["target"] == "/var/lib/tailrace/state"]
+    assert state["source"] == f"{service}-state"
+    assert not state.get("read_only", False)
+
+
 def test_a_pod_as_documented_lets_serving_drain() -> None:
     """The same for an operator who copies the how-to into a Kubernetes manifest."""
     fences = re.findall(r"^```yaml\n(.*?)^```", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
