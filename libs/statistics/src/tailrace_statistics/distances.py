@@ -10,7 +10,9 @@ of examples first.
 
 What a distance may differ by from its value on the raw data follows from `RANK_ERROR`, e, by which the rank of any one
 value may be wrong in each of the two sketches (with 99 % confidence), and is given with each distance. Categories are
-counted, so there it is 0.
+counted, so there it is 0; and so it is of a column of at most 200 values, all of which its sketch holds. The bins' edges
+are the deciles of the reference's sketch, each within e of the rank of the raw data's own: beside a distance in *those*
+bins, a share is that between edges up to e further out or in, and then 2e off.
 """
 
 from __future__ import annotations
@@ -195,9 +197,9 @@ class Cells:
         """Pearson's statistic (1900) of homogeneity of the two binned columns; for two bins the square of the z-test.
 
         Over the bins that any of the two has values in, sum of (w sqrt(m/n) - r sqrt(n/m))^2 / (w + r), with counts w
-        and r of n and m values: the contingency table's statistic in its form for two samples. Sketched, counts are off
-        by 2e n and 2e m at most; the statistic's root is a norm of the difference, so it is off by no more than
-        4e sqrt(n m bins / ((n + m) s)), s the smallest pooled share of a bin, to first order in e / s.
+        and r of n and m values: the contingency table's statistic in its form for two samples. Sketched, each share is off
+        by 2e at most; the terms are convex and grow with the difference of the two shares, so the statistic lies between
+        its values at the nearest and the farthest corners, as for `psi`.
         """
         r, w = self._binned(reference), self._binned(window)
         m, n = r.sum(axis=-1, keepdims=True), w.sum(axis=-1, keepdims=True)
@@ -224,7 +226,8 @@ class Cells:
         much as it likes, and no sample of the reference says how often such a one comes. The cuts lie a standard deviation
         beyond the quantiles, so that a constant that moves is far, too. A standard deviation below 0.001 counts as that.
         Sketched, it is off by 2e times the cuts' distance and half the sum of each cell's width times its two shares at
-        most, over the standard deviation.
+        most, over the standard deviation; from the distance of the raw values, uncut, by the mean that each column's values
+        lie beyond the cuts more, which is how far cutting moves them (triangle inequality).
         """
         if not len(self.points):
             return np.zeros(np.broadcast_shapes(reference.shape, window.shape)[:-1])
