@@ -445,9 +445,10 @@ async def test_broker_stopped_and_started_loses_nothing(
             for number in range(20):
                 await asked(client, f"after-{number}")
             await eventually(lambda: len(site.predictions) == 140, 60)
-            lost = service.metrics.value("tailrace_capture_lost_total", model="rain")
-            captured = service.metrics.value("tailrace_captured_total", model="rain")
-            assert (captured, lost) == (140, 0)
+            await eventually(
+                lambda: outcome(service, "captured") == 140, 60
+            )  # acknowledged after it is there to be read
+            assert outcome(service, "capture_lost") == 0
 
 
 @pytest.mark.timeout(240)
