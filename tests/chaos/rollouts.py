@@ -15,7 +15,7 @@ from tests.chaos.readout import Readout, Row
 from tests.chaos.worker import LOAD, Point
 from tests.chaos.world import MODELS, World
 
-STRIKE_SECONDS, END_SECONDS = 180, 120
+STRIKE_SECONDS, END_SECONDS = 600, 120
 Say = Callable[[str], None]
 
 
