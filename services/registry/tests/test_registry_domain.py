@@ -131,7 +131,7 @@ def test_first_continual_version_answers_where_there_is_no_batch_learner() -> No
 
 @pytest.mark.parametrize(
     ("rollout", "why"),
-    [({"automatic": False}, "waits for a person"), ({"approval": True}, "waits for `tailrace promote rain VERSION`")],
+    [({"automatic": False}, "waits for a person"), ({"approval": True}, "waits for `tailrace promote rain VERSION --reason …`")],
 )
 def test_nothing_answers_by_itself_when_a_person_promotes(rollout: dict[str, bool], why: str) -> None:
     """The spec would ask for approval, and a version that nobody has approved be put before users."""
@@ -279,7 +279,7 @@ def test_last_step_waits_for_approval() -> None:
     assert stages_of(in_canary) == {1: "champion", 2: "canary"}
     decision = compare(in_canary, a_comparison(2, 1, "better", examples=10_000, stage="canary"))
     assert decision.moves == ()
-    assert decision.reason.endswith("`tailrace promote rain 2` approves it")
+    assert decision.reason.endswith("`tailrace promote rain 2 --reason …` approves it")
     assert stages_of(after(decision.model, PromoteVersion(version=2)).model)[2] == "champion"
     worse = compare(in_canary, a_comparison(2, 1, "worse", examples=10_000, stage="canary"))
     assert stages_of(worse.model)[2] == "rejected"

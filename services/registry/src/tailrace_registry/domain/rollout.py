@@ -144,7 +144,7 @@ def _waiting_for(model: Model) -> str:
     if not model.spec.rollout.automatic:
         return "it waits for a person, because rollout.automatic is false"
     if model.spec.rollout.approval:
-        return f"it waits for `tailrace promote {model.name} VERSION`, because rollout.approval is true"
+        return f"it waits for `tailrace promote {model.name} VERSION --reason …`, because rollout.approval is true"
     return "it waits for the first version of the batch learner to answer, and can be promoted by a person"
 
 
@@ -291,7 +291,7 @@ def _better(model: Model, compared: ArmsCompared, gates: tuple[GateJudged, ...])
         return _held(model, compared, f"{why}, but {words_of(held)}")
     if compared.stage == "canary" and seen >= rollout.canary_min_examples:
         if rollout.approval:
-            return stand(model, f"{why}; `tailrace promote {model.name} {number}` approves it")
+            return stand(model, f"{why}; `tailrace promote {model.name} {number} --reason …` approves it")
         return crown(Decision(model), number, why)
     if compared.stage == "shadow" and seen >= rollout.shadow_min_examples and model.canary is None:
         return Decision(model).move(number, "canary", why)

@@ -148,7 +148,7 @@ class Arms:
         if self.deployed_champion is None:
             return (
                 f"model {self.model!r} has no champion yet; wait for its first training, "
-                f"or run `tailrace promote {self.model} VERSION`"
+                f"or run `tailrace promote {self.model} VERSION --reason …`"
             )
         problem = self.problems.get(self.deployed_champion, "it is being loaded")
         return f"champion {self.deployed_champion} of model {self.model!r} cannot answer: {problem}"
