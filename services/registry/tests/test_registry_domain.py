@@ -131,7 +131,10 @@ def test_first_continual_version_answers_where_there_is_no_batch_learner() -> No
 
 @pytest.mark.parametrize(
     ("rollout", "why"),
-    [({"automatic": False}, "waits for a person"), ({"approval": True}, "waits for `tailrace promote rain VERSION --reason …`")],
+    [
+        ({"automatic": False}, "waits for a person"),
+        ({"approval": True}, "waits for `tailrace promote rain VERSION --reason …`"),
+    ],
 )
 def test_nothing_answers_by_itself_when_a_person_promotes(rollout: dict[str, bool], why: str) -> None:
     """The spec would ask for approval, and a version that nobody has approved be put before users."""
