@@ -208,6 +208,7 @@ async def test_the_archive_gives_back_what_kafka_has_deleted_from_its_disk(
         object_store=(tmp_path / "objects").as_uri(),
         state_dir=tmp_path / "state",
         archive_seconds=0.2,
+        port=0,
     )
     await create_all(settings)
     await configure(settings, {"segment.ms": "1", "file.delete.delay.ms": "0"})
