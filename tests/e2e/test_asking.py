@@ -103,7 +103,7 @@ async def test_the_how_to_does_what_it_says(asking: Asking) -> None:
     assert told.returncode == 0, told.stderr
     head, line = told.stdout.splitlines()
     assert head.split("  ")[0] == "prediction id"
-    assert line.split()[:2] == ["parcel-17", "1"]
+    assert line.split()[:2] == ["parcel-1017", "1"]
     assert float(line.split()[2]) == pytest.approx(CERTAIN)
     assert line.split()[3:] == ["1", "champion"]
 
@@ -112,7 +112,7 @@ async def test_the_how_to_does_what_it_says(asking: Asking) -> None:
     assert [each["prediction_id"] for each in json.loads(told.stdout)] == ["batch-7/0", "batch-7/1"]
 
     told = await asking.typed(curl.text.replace("localhost:8104", asking.process.base.removeprefix("http://")))
-    assert json.loads(told.stdout)["prediction_id"] == "parcel-18"
+    assert json.loads(told.stdout)["prediction_id"] == "parcel-1018"
 
     told = await asking.typed(script.text)
     assert told.returncode == 0, told.stderr
@@ -120,7 +120,7 @@ async def test_the_how_to_does_what_it_says(asking: Asking) -> None:
     assert [line.split()[:2] for line in (first, second)] == [["batch-8/0", "1"], ["batch-8/1", "1"]]
     assert refused == "unacceptable - feature 'carrier' is 'red', expected one of 'blue', 'green'"
 
-    recorded = {"parcel-17", "parcel-18", "batch-7/0", "batch-7/1", "batch-8/0", "batch-8/1"}
+    recorded = {"parcel-1017", "parcel-1018", "batch-7/0", "batch-7/1", "batch-8/0", "batch-8/1"}
     await eventually(lambda: recorded == set(asking.site.predictions))
     assert asking.site.predictions["batch-7/1"].features == {"distance": 20, "load": 0.1, "carrier": "blue"}
 
