@@ -38,11 +38,18 @@ def example(number: int, label: int, *, revision: int = 0, model: str = "rain") 
     )
 
 
-def deployment(sequence: int, champion: int | None, *evidence: str) -> DeploymentChanged:
+def deployment(sequence: int, champion: int | None, *evidence: str, returned: bool = False) -> DeploymentChanged:
     """A deployment with this champion."""
     items = tuple(Evidence(kind="comparison", event_id=each, summary=each) for each in evidence)
     return DeploymentChanged(
-        model="rain", sequence=sequence, spec_revision=1, champion=champion, reason="x", evidence=items, time=NOW
+        model="rain",
+        sequence=sequence,
+        spec_revision=1,
+        champion=champion,
+        returned=returned,
+        reason="x",
+        evidence=items,
+        time=NOW,
     )
 
 
@@ -68,8 +75,18 @@ def test_the_first_champion_is_no_promotion() -> None:
     told = story()
     for each in (deployment(1, None), deployment(2, 1), deployment(3, 1), deployment(4, 3, "3 beats 1")):
         told.tell(each)
-    [promotion] = report.promotions(told)
+    [promotion] = report.champions(told, told.promotions)
     assert (promotion.from_version, promotion.to_version, promotion.evidence) == (1, 3, ("3 beats 1",))
+
+
+def test_a_champion_that_returns_is_no_promotion() -> None:
+    """The demo would call a rollback a promotion, and the loop closed by it."""
+    told = story()
+    for each in (deployment(1, 1), deployment(2, 3), deployment(3, 1, "1 beats 3", returned=True)):
+        told.tell(each)
+    [rollback] = report.champions(told, told.rollbacks)
+    assert (rollback.from_version, rollback.to_version) == (3, 1)
+    assert "no candidate was promoted on evidence" in report.loop_problems(told)
 
 
 def test_a_loop_that_did_not_close_says_why() -> None:

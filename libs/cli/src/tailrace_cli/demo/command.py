@@ -108,10 +108,10 @@ def _print(report: Report) -> None:
             highlight=False,
             markup=False,
         )
-    for promotion in report.promotions:
-        evidence = "; ".join(promotion.evidence)
-        change = f"version {promotion.from_version} -> {promotion.to_version}"
-        out.print(f"promotion {change}: {evidence}", highlight=False, markup=False)
+    for what, changes in (("promotion", report.promotions), ("rollback ", report.rollbacks)):
+        for each in changes:
+            change = f"version {each.from_version} -> {each.to_version}"
+            out.print(f"{what} {change}: {'; '.join(each.evidence)}", highlight=False, markup=False)
     _print_groups(report)
     accuracy = report.accuracy
     out.print(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tailrace_cli.demo.story import Story
-from tailrace_contracts.events import GroupRates
+from tailrace_contracts.events import DeploymentChanged, GroupRates
 from tailrace_contracts.ranges import LogRanges
 
 
@@ -64,7 +65,7 @@ class RetrainingLine(_Part):
     trained_on: LogRanges
 
 
-class PromotionLine(_Part):
+class ChampionLine(_Part):
     """One change of champion after the first, with its evidence."""
 
     from_version: int | None
@@ -108,7 +109,8 @@ class Report(_Part):
     versions: tuple[VersionLine, ...] = ()
     alerts: tuple[AlertLine, ...] = ()
     retrainings: tuple[RetrainingLine, ...] = ()
-    promotions: tuple[PromotionLine, ...] = ()
+    promotions: tuple[ChampionLine, ...] = ()
+    rollbacks: tuple[ChampionLine, ...] = ()
     accuracy: Accuracies
     served_by: dict[str, int] = {}
     windows: int = 0
@@ -159,17 +161,17 @@ def _trained_on(story: Story, run_id: str) -> LogRanges:
     return next((each.lineage.trained_on for each in story.versions.values() if each.run_id == run_id), LogRanges())
 
 
-def promotions(story: Story) -> tuple[PromotionLine, ...]:
-    """A line for each change of champion after the first."""
+def champions(story: Story, changes: Sequence[DeploymentChanged]) -> tuple[ChampionLine, ...]:
+    """A line for each of these changes of champion: the story's promotions, or its rollbacks."""
     before = {new.sequence: old.champion for old, new in zip(story.deployments, story.deployments[1:], strict=False)}
     return tuple(
-        PromotionLine(
+        ChampionLine(
             from_version=before[each.sequence],
             to_version=each.champion,
             reason=each.reason,
             evidence=tuple(item.summary for item in each.evidence),
         )
-        for each in story.promotions
+        for each in changes
     )
 
 

@@ -171,6 +171,14 @@ class Story:
     @property
     def promotions(self) -> list[DeploymentChanged]:
         """Deployments in which another version became champion, on evidence, after the first."""
+        return [new for new in self._changes() if not new.returned]
+
+    @property
+    def rollbacks(self) -> list[DeploymentChanged]:
+        """Deployments in which an earlier champion returned."""
+        return [new for new in self._changes() if new.returned]
+
+    def _changes(self) -> list[DeploymentChanged]:
         pairs = zip(self.deployments, self.deployments[1:], strict=False)
         return [new for old, new in pairs if old.champion is not None and new.champion != old.champion]
 
