@@ -166,6 +166,21 @@ async def test_late_events_are_counted_and_kept_out() -> None:
     assert found == {0: (2, 0), 10: (1, 0), 20: (1, 1)}
 
 
+async def test_a_log_of_refused_values_only_goes_on_until_a_valid_one_comes() -> None:
+    """A producer whose first values are all out of limits would stop the role, again after each restart."""
+    published = KeptPartials()
+    life = await Life(published).begin()
+    refused = [prediction(n, features={"wind": 900.0, "pressure": None, "sky": "grey"}) for n in (1, 12, 2, 13)]
+    await life.read(records(refused[:2]))
+    assert await life.tick() == 1
+    await life.read(records(refused[2:], 2))
+    assert await life.tick() == 3
+    await life.read(records([prediction(14)], 4))
+    assert await life.tick() == 4
+    found = {start: (each.events, numbers(each, "wind").out_of_limits) for start, each in newest(published).items()}
+    assert found == {0: (0, 2), 10: (1, 2)}
+
+
 async def test_a_new_spec_starts_new_columns() -> None:
     """A feature that became a word would be folded into the numbers of the old spec, or stop the role."""
     published, specs = KeptPartials(), FixedSpecs(applied())

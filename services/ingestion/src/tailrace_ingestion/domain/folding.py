@@ -160,7 +160,7 @@ class SourceBook:
             watermark = newest if last[key.model] == at else self._announced.get(key.model, min(key.start, newest))
             partial = partial_of(self.log, key, window.revision, facet, part)
             yield partial.model_copy(update={"watermark": moment_of(watermark)})
-        self._announced |= {model: self.newest.get(model, -np.inf) for model in last}
+        self._announced |= {model: self.newest[model] for model in last if model in self.newest}
         for key, window in list(self.windows.items()):
             if key.end + window.lateness <= self.newest.get(key.model, -np.inf):
                 del self.windows[key]
