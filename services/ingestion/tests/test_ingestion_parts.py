@@ -279,12 +279,15 @@ async def test_a_backlog_with_late_events_is_in_its_windows_when_they_are_forgot
     events = [event(n, days=n - (28 if n % 30 == 29 else 0)) for n in range(200)]
     believed = {"clock": "stream", "max_ahead_days": 365, "max_behind_days": 365}
     spec = rain_spec(time=believed, monitors={"window_days": 10, "allowed_lateness_days": 5})
-    windows, newest = ModelWindows("rain"), dict[int, WindowSummarised]()
+    windows, newest, counted = ModelWindows("rain"), dict[int, WindowSummarised](), list[int]()
     for now, each in enumerate(await _lives(on(events), 50, [], spec)):
         windows.apply(each, 1000)
         newest |= {(found.window.start - START).days: found for found in windows.due(TIMING, now, 1)}
         windows.forget(TIMING)
+        counted.append(windows.late)
+        assert windows.late == sum(part.late for kept in windows.windows.values() for part in kept.parts.values())
     assert len(windows.windows) < len(newest) == 20
+    assert max(counted) > counted[-1] == 0
     assert (sum(each.late for each in newest.values()), windows.too_late) == (6, 0)
     assert sum(each.events for each in newest.values()) == 194
 

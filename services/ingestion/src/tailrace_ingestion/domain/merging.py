@@ -96,6 +96,8 @@ class ModelWindows:
         self.state = ModelState() if state is None else _decode_state(state)
         self.windows: dict[WindowKey, MergedWindow] = {}
         self.too_late = 0
+        self.late = 0
+        """Late events in the windows that are kept: counted along, since adding up all parts for each partial is dear."""
         self._newest_ms = max((source.arrived_ms for source in self.state.sources.values()), default=0)
 
     def dump(self) -> bytes:
@@ -106,7 +108,7 @@ class ModelWindows:
         """Take a stored partial back."""
         key = key_of(partial)
         window = self.windows.setdefault(key, MergedWindow())
-        window.parts[partial.source.partition, partial.part] = partial
+        self._put(window, partial)
         window.changed = self.state.closed.get(key.start) != window.through()
 
     def apply(self, partial: PartialSummarised, arrived_ms: int) -> bool:
@@ -125,14 +127,15 @@ class ModelWindows:
         known = window.parts.get(source)
         if known is not None and known.source.through_offset >= partial.source.through_offset:
             return False
-        window.parts[source] = partial
+        self._put(window, partial)
         window.changed = True
         return True
 
-    @property
-    def late(self) -> int:
-        """Late events in the windows that are kept."""
-        return sum(part.late for window in self.windows.values() for part in window.parts.values())
+    def _put(self, window: MergedWindow, partial: PartialSummarised) -> None:
+        source = (partial.source.partition, partial.part)
+        known = window.parts.get(source)
+        self.late += partial.late - (known.late if known else 0)
+        window.parts[source] = partial
 
     def _hear(self, partial: PartialSummarised, arrived_ms: int) -> int:
         """Take note of its source; the last offset that was covered before."""
@@ -178,6 +181,7 @@ class ModelWindows:
         kept = set(held[-MOST_HELD:])
         over = [key for key in over if key not in kept and self._is_told(key)]
         dropped = [part for key in over for part in self.windows.pop(key).parts.values()]
+        self.late -= sum(part.late for part in dropped)
         for key in over:
             self.state.closed.pop(key.start, None)
             self.state.forgotten = max(self.state.forgotten, key.end)
