@@ -84,7 +84,7 @@ def standby_if(
 ) -> tuple[int, ...]:
     """The version that stands by, where it kept the limit on the examples of this cohort of the champion.
 
-    One cohort is short: it counts only for a version that was no worse on all examples since it was replaced. What the
+    One cohort is short: it counts only for a version that was better on all examples since it was replaced. What the
     world does to every version returns nobody.
     """
     number = knowledge.deployment.standby if knowledge.deployment else None
