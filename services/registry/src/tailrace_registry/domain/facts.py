@@ -83,13 +83,13 @@ def announce(
 
 def refusal(issued: CommandIssued, reason: str, head: Link, now: datetime) -> tuple[Event, ...]:
     """The answer to a command that changed nothing and has no model to change."""
-    entry = _entry(issued.model, issued.issued_by, issued.command.command, subject_of(issued), reason)
-    return chained([{**entry, "outcome": "refused", "command_id": issued.command_id}], head, now)
+    answer = entry(issued.model, issued.issued_by, issued.command.command, subject_of(issued), reason)
+    return chained([{**answer, "outcome": "refused", "command_id": issued.command_id}], head, now)
 
 
 def unreadable(model: str, command_id: str, actor: str, reason: str) -> dict[str, Any]:
     """The answer to a command whose content is wrong but whose sender can be told."""
-    return {**_entry(model, actor, "unreadable", "command", reason), "outcome": "refused", "command_id": command_id}
+    return {**entry(model, actor, "unreadable", "command", reason), "outcome": "refused", "command_id": command_id}
 
 
 def effect_id(effect: SpecTookEffect) -> str:
@@ -114,14 +114,14 @@ def effect_entry(effect: SpecTookEffect) -> dict[str, Any]:
         derived_from=LogRanges.of(first),
         sha256=digest_of(effect),
     )
-    return _entry(effect.model, INGESTION, "spec-took-effect", "spec", summary, evidence)
+    return entry(effect.model, INGESTION, "spec-took-effect", "spec", summary, evidence)
 
 
 def chained(entries: Sequence[dict[str, Any]], head: Link, now: datetime) -> tuple[AuditRecorded, ...]:
     """The entries as links of the audit chain, behind its present end."""
     sealed: list[AuditRecorded] = []
-    for entry in entries:
-        blank = AuditRecorded(**entry, sequence=1, time=now, previous_sha256="", sha256="")
+    for each in entries:
+        blank = AuditRecorded(**each, sequence=1, time=now, previous_sha256="", sha256="")
         sealed.append(seal(blank, end_of(sealed[-1]) if sealed else head))
     return tuple(sealed)
 
@@ -192,7 +192,8 @@ def _training(decision: Decision, issued: CommandIssued | None, now: datetime) -
     )
 
 
-def _entry(model: str, actor: str, action: str, subject: str, reason: str, *evidence: Evidence) -> dict[str, Any]:
+def entry(model: str, actor: str, action: str, subject: str, reason: str, *evidence: Evidence) -> dict[str, Any]:
+    """An audit entry about what was done, before it is a link of the chain."""
     return {
         "model": model,
         "actor": actor,
@@ -207,7 +208,7 @@ def _entry(model: str, actor: str, action: str, subject: str, reason: str, *evid
 def _move_entry(decision: Decision, move: Move, actor: str) -> dict[str, Any]:
     came = f"from {move.before} to {move.after}" if move.before else "registered"
     subject = f"version {move.version}"
-    return _entry(decision.model.name, actor, move.after, subject, f"{came}: {move.why}", *decision.evidence)
+    return entry(decision.model.name, actor, move.after, subject, f"{came}: {move.why}", *decision.evidence)
 
 
 def _is_worth_a_link(passage: Passage) -> bool:
@@ -219,12 +220,12 @@ def _gate_entry(model: str, passage: Passage) -> dict[str, Any]:
     gate = passage.gate
     reason = f"the {gate.gate} gate {'waits' if gate.state == 'waiting' else gate.state}: {gate.reason}"
     evidence = passage.comparison.model_copy(update={"summary": reason, "derived_from": gate.derived_from})
-    return _entry(model, REGISTRY, f"gate-{gate.state}", f"version {passage.version}", reason, evidence)
+    return entry(model, REGISTRY, f"gate-{gate.state}", f"version {passage.version}", reason, evidence)
 
 
 def _command_entry(decision: Decision, issued: CommandIssued) -> dict[str, Any]:
-    entry = _entry(
+    answer = entry(
         issued.model, issued.issued_by, issued.command.command, subject_of(issued), decision.reason, *decision.evidence
     )
     outcome = "refused" if decision.refused else "done"
-    return {**entry, "outcome": outcome, "command_id": issued.command_id}
+    return {**answer, "outcome": outcome, "command_id": issued.command_id}

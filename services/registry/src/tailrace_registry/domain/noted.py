@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tailrace_contracts.audit import digest_of
 from tailrace_contracts.events import AlertRaised, ArmsCompared, AuditRecorded, Evidence, TrainingProgressed
+from tailrace_registry.domain.facts import entry
 from tailrace_registry.domain.rollback import alert_evidence
 from tailrace_registry.domain.rollout import comparison_evidence
 
@@ -26,29 +27,18 @@ class EvidenceName(NamedTuple):
     event_id: str
 
 
-def entry_of(model: str, actor: str, subject: str, reason: str, evidence: Evidence) -> dict[str, Any]:
-    """An event was noted; its kind is the action."""
-    return {
-        "model": model,
-        "actor": actor,
-        "action": evidence.kind,
-        "subject": subject,
-        "outcome": "done",
-        "reason": reason,
-        "evidence": (evidence,),
-    }
-
-
 def alert_entry(alert: AlertRaised, why_nothing: str) -> dict[str, Any]:
     """An alert that moved nothing, and why it did not."""
     reason = f"{alert.kind}: {alert.message}; it moves nothing: {why_nothing}"
-    return entry_of(alert.model, "monitoring", alert.subject, reason, alert_evidence(alert))
+    return entry(alert.model, "monitoring", "alert", alert.subject, reason, alert_evidence(alert))
 
 
 def comparison_entry(compared: ArmsCompared) -> dict[str, Any]:
     """A comparison that changed how a version stands at its gates, and nothing else."""
     evidence = comparison_evidence(compared)
-    return entry_of(compared.model, "monitoring", f"version {compared.candidate}", evidence.summary, evidence)
+    return entry(
+        compared.model, "monitoring", "comparison", f"version {compared.candidate}", evidence.summary, evidence
+    )
 
 
 def training_entry(progressed: TrainingProgressed) -> dict[str, Any]:
@@ -61,18 +51,18 @@ def training_entry(progressed: TrainingProgressed) -> dict[str, Any]:
         derived_from=progressed.ranges,
         sha256=digest_of(progressed),
     )
-    return entry_of(progressed.model, "training", progressed.run_id, summary, evidence)
+    return entry(progressed.model, "training", "training", progressed.run_id, summary, evidence)
 
 
-def vouched(entry: AuditRecorded) -> Iterator[tuple[EvidenceName, str]]:
-    """The kept events that an entry vouches for, with their digests.
+def vouched(link: AuditRecorded) -> Iterator[tuple[EvidenceName, str]]:
+    """The kept events that a link of the chain vouches for, with their digests.
 
     A version is registered on the training's candidate, which is no event of those that are kept, under the run's name.
     """
-    for evidence in entry.evidence:
-        kept = evidence.kind in {"comparison", "alert", "spec"} or entry.action in ENTERED
+    for evidence in link.evidence:
+        kept = evidence.kind in {"comparison", "alert", "spec"} or link.action in ENTERED
         if evidence.sha256 and kept:
-            yield EvidenceName(entry.model, evidence.kind, evidence.event_id), evidence.sha256
+            yield EvidenceName(link.model, evidence.kind, evidence.event_id), evidence.sha256
 
 
 def unfaithful(vouchers: Mapping[EvidenceName, str], found: Mapping[EvidenceName, str]) -> str:
