@@ -91,9 +91,9 @@ async def names(shelf: Shelf, model: str, as_of: datetime | None) -> dict[str, i
     return aliases_of(deployments[0] if deployments else None, newest[0].version if newest else 0)
 
 
-async def _version(shelf: Shelf, model: str, named: str, as_of: datetime | None = None) -> VersionChanged:
-    await check_known(shelf, model)
-    known = {} if named.isdecimal() else await names(shelf, model, as_of)
+async def _version(
+    shelf: Shelf, model: str, named: str, known: dict[str, int], as_of: datetime | None = None
+) -> VersionChanged:
     number = number_of(named, known)
     if number is None:
         missing(unknown_name(model, named, known))
@@ -143,17 +143,20 @@ def version_routes(shelf: Shelf) -> APIRouter:
     @api.get("/models/{model}/versions/{version}")
     async def one_version(model: ModelName, version: Named, as_of: AsOf = None) -> VersionPage:
         """One version with its lineage and its moves."""
-        found = await _version(shelf, model, version, as_of)
+        await check_known(shelf, model)
+        known = await names(shelf, model, as_of)
+        found = await _version(shelf, model, version, known, as_of)
         entries = await shelf.audit(model, f"version {found.version}", 0, 1000)
         history = [entry for entry in entries if as_of is None or entry.time <= as_of]
-        known = await names(shelf, model, as_of)
         called = sorted(name for name, number in known.items() if number == found.version)
         return VersionPage(version=found, called=called, history=history)
 
     @api.get("/models/{model}/versions/{version}/compare/{other}")
     async def compare(model: ModelName, version: Named, other: Named) -> Compared:
         """Two versions side by side."""
-        a, b = await _version(shelf, model, version), await _version(shelf, model, other)
+        await check_known(shelf, model)
+        known = await names(shelf, model, None)
+        a, b = await _version(shelf, model, version, known), await _version(shelf, model, other, known)
         return _side_by_side(a, b, await shelf.compared(model, a.version, b.version))
 
     return api
