@@ -72,7 +72,7 @@ class Compared(BaseModel):
 
 
 class VersionPage(BaseModel):
-    """One version whole: artefact, lineage, every move that it made with its evidence, and the alerts about it."""
+    """One version whole: artefact, lineage, every move that it made with its evidence, and the alerts on it."""
 
     called: list[str]
     """The names that mean it."""
