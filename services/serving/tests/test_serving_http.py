@@ -149,6 +149,15 @@ async def test_only_plain_paths_are_answered_whole(serving: Serving, path: str) 
     assert application(serving.front).direct.answer_to(path.encode()) is None
 
 
+async def test_only_paths_that_can_name_a_model_are_remembered(serving: Serving) -> None:
+    """If it failed, made-up names of any length would fill the memory of the process, and stay there."""
+    for form in ("/v2/models/{}/infer", "/v1/models/{}/predict"):
+        answer_to = application(serving.front).direct.answer_to
+        assert answer_to(form.format("m" * 63).encode()) is not None
+        assert answer_to(form.format("m" * 64).encode()) is None
+        assert (await serving.client.post(form.format("m" * 64), json={"inputs": TENSORS})).status_code == 404
+
+
 async def test_whole_body_over_the_limit_is_refused(serving: Serving) -> None:
     """If it failed, the limit would hold for streamed bodies only."""
     front = replace(serving.front, limits=Limits(10, 50))

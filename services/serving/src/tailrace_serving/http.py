@@ -30,7 +30,8 @@ from tailrace_serving.openapi import VERSION, document
 _ENCODE = msgspec.json.Encoder().encode
 
 
-_BUSIEST = re.compile(rb"/v2/models/([\w.~-]+)/infer|/v1/models/([\w.~-]+)/predict")
+_BUSIEST = re.compile(rb"/v2/models/([\w.~-]{1,63})/infer|/v1/models/([\w.~-]{1,63})/predict")
+"""No model has a longer name; paths are remembered before anybody knows whether they name one."""
 
 UNUSUAL = frozenset({HEADER_LENGTH, b"content-encoding"})
 """Headers that say that a body is not just JSON."""
