@@ -151,6 +151,19 @@ async def test_one_request_asked_together_fails_alone() -> None:
         await bad
 
 
+async def test_nothing_is_asked_for_nobody_or_twice() -> None:
+    """If it failed, a model that is late would be asked once more for callers who gave up, or for one that it failed."""
+    model = Columns()
+    together = Together(model)
+    gone = asyncio.create_task(together.predict([row(1.0)]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    with pytest.raises(ArmFailed, match="below zero"):
+        await together.predict([row(-1.0)])
+    assert model.calls == [1]
+
+
 async def test_row_that_is_timed_is_asked_alone() -> None:
     """If it failed, a version would look as slow as all that was asked beside it."""
     model = Columns()

@@ -94,19 +94,20 @@ class Together(InLine):
         batch = _gathered(self._waiting, TOGETHER_ROWS)
         if self._waiting:
             loop.call_soon(self._call, loop)
+        if batch:
+            self._call_for(batch)
+
+    def _call_for(self, batch: Sequence[_Asked]) -> None:
         try:
             answers = self._model.predict(_rows_of(batch))
-        except ArmFailed:
+        except ArmFailed as failure:
+            if len(batch) == 1:
+                batch[0].answers.set_exception(failure)
+                return
             for asked in batch:  # one question must not fail another
-                self._call_for(asked)
+                self._call_for([asked])
         else:
             _hand_out(batch, answers)
-
-    def _call_for(self, asked: _Asked) -> None:
-        try:
-            asked.answers.set_result(self._model.predict(asked.rows))
-        except ArmFailed as failure:
-            asked.answers.set_exception(failure)
 
 
 class _Step(NamedTuple):
