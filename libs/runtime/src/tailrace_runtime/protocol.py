@@ -44,14 +44,12 @@ class Direct(NamedTuple):
 class _Cycle:
     """What uvicorn asks of the request that is being answered."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete")
+    __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
 
     def __init__(self, *, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        self.more_body = False
-        self.body = b""
         self.message_event = _NOBODY_WAITS
 
 
