@@ -23,11 +23,14 @@ class App:
         self.direct = Direct(self._answer_to, frozenset({b"x-unusual"}))
         self.go = asyncio.Event()
         self.go.set()
+        self.begun: list[str] = []
+        """The way of each request that the application was given."""
 
     def _answer_to(self, url: bytes) -> Answer | None:
         return {b"/whole": self._whole, b"/fails": self._fails}.get(url)
 
     async def _whole(self, body: bytes) -> Reply:
+        self.begun.append("whole")
         await self.go.wait()
         return Reply(200, b"whole " + body, [(b"content-type", b"text/plain")])
 
@@ -38,6 +41,7 @@ class App:
         self, _: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         """The ordinary way."""
+        self.begun.append("ordinary")
         body, more = b"", True
         while more:
             message = await receive()
@@ -145,11 +149,11 @@ async def test_unusual_request_goes_the_ordinary_way(
 
 async def test_body_in_pieces_arrives_whole(front: Front) -> None:
     """Of a slow or large request the first piece alone would be answered, or nothing at all."""
+    app: App = front._app  # type: ignore[assignment]
     async with serving(front) as connect:
         client = await connect()
         client.writer.write(b"POST /whole HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\r\none")
-        await client.writer.drain()
-        await asyncio.sleep(0.05)
+        await eventually(lambda: app.begun == ["ordinary"])
         client.writer.write(b" piece")
         assert await client.body() == b"ordinary one piece"
 
@@ -230,8 +234,7 @@ async def test_client_that_goes_away_harms_nobody(front: Front) -> None:
     async with serving(front) as connect:
         gone, other = await connect(), await connect()
         gone.ask()
-        await gone.writer.drain()
-        await asyncio.sleep(0.05)
+        await eventually(lambda: app.begun == ["whole"])
         gone.writer.transport.abort()
         await asyncio.sleep(0.05)
         app.go.set()
