@@ -66,7 +66,8 @@ join lateral (
 ) m on true
 where v.model = $1 and ($2::integer is null or v.version < $2) and ($4::integer[] is null or v.version = any($4))
 and v.version <= (
-    select version from moves where model = $1 and stage = 'registered' and moved_at <= $5 order by moved_at desc limit 1
+    select version from moves where model = $1 and stage = 'registered' and moved_at <= $5
+    order by moved_at desc, version desc limit 1
 )
 order by v.version desc limit $3
 """
